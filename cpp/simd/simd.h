@@ -1,0 +1,103 @@
+// The smallest vector type that serves the kernels: GCC/clang vector extensions of WL_VECTOR_BYTES bytes.
+//
+// Included only by files compiled once per ISA. Everything is `static inline` in namespace wl::WL_ISA, so that no two levels
+// share a symbol. Arithmetic is written with operators (+ - * / and comparisons work lane by lane); multiply-adds that are meant
+// to fuse are written fma(). The build forbids contraction, so nothing else fuses: bits do not depend on the compiler.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#ifndef WL_ISA  // an editor opening the file
+#define WL_ISA baseline
+#define WL_VECTOR_BYTES 16
+#endif
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define WL_INLINE static inline __attribute__((always_inline, unused))
+
+namespace wl {
+namespace WL_ISA {
+namespace {
+
+constexpr int kLanes = WL_VECTOR_BYTES / 4;
+
+typedef float f32v __attribute__((vector_size(WL_VECTOR_BYTES), aligned(4), may_alias));
+typedef int32_t i32v __attribute__((vector_size(WL_VECTOR_BYTES), aligned(4), may_alias));
+typedef uint32_t u32v __attribute__((vector_size(WL_VECTOR_BYTES), aligned(4), may_alias));
+
+WL_INLINE f32v set1(float a) { return a - f32v{}; }  // a - (+0) keeps the sign of zero and NaN payloads
+WL_INLINE f32v zero() { return f32v{}; }
+WL_INLINE f32v load(const float* p) { return *reinterpret_cast<const f32v*>(p); }
+WL_INLINE void store(float* p, f32v v) { *reinterpret_cast<f32v*>(p) = v; }
+
+WL_INLINE i32v bits(f32v v) { return reinterpret_cast<i32v>(v); }
+WL_INLINE f32v from_bits(i32v v) { return reinterpret_cast<f32v>(v); }
+
+// Lane-wise mask ? a : b; a mask lane is all ones or all zeros, as comparisons give.
+WL_INLINE f32v select(i32v mask, f32v a, f32v b) { return from_bits((bits(a) & mask) | (bits(b) & ~mask)); }
+
+// a * b + c. Rounded once where the level has the instruction (every level but the x86 baseline), twice there.
+WL_INLINE f32v fma(f32v a, f32v b, f32v c) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  return (f32v)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__) && WL_VECTOR_BYTES == 32
+  return (f32v)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__) && WL_VECTOR_BYTES == 16
+  return (f32v)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+// a < b ? b : a, lane by lane: NaN in `a` passes through, NaN in `b` does not.
+WL_INLINE f32v max(f32v a, f32v b) { return select(a < b, b, a); }
+WL_INLINE f32v min(f32v a, f32v b) { return select(a > b, b, a); }
+WL_INLINE f32v abs(f32v a) { return from_bits(bits(a) & 0x7fffffff); }
+
+// The first `n` lanes (0 < n < kLanes) from memory, zeros in the rest; touches no byte past p + n.
+WL_INLINE f32v load_partial(const float* p, int n) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  return (f32v)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
+  f32v v{};
+  memcpy(&v, p, (size_t)n * sizeof(float));
+  return v;
+#endif
+}
+WL_INLINE void store_partial(float* p, f32v v, int n) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
+  memcpy(p, &v, (size_t)n * sizeof(float));
+#endif
+}
+
+// Sum of the lanes in a fixed order: halves are added until one lane is left.
+WL_INLINE float reduce_add(f32v v) {
+  float lane[kLanes];
+  store(lane, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] = lane[i] + lane[i + width];
+  return lane[0];
+}
+
+WL_INLINE f32v sqrt(f32v v) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  return (f32v)_mm512_sqrt_ps((__m512)v);
+#elif defined(__AVX__) && WL_VECTOR_BYTES == 32
+  return (f32v)_mm256_sqrt_ps((__m256)v);
+#elif defined(__SSE2__) && WL_VECTOR_BYTES == 16
+  return (f32v)_mm_sqrt_ps((__m128)v);
+#elif defined(__aarch64__) && WL_VECTOR_BYTES == 16
+  return (f32v)vsqrtq_f32((float32x4_t)v);
+#endif
+}
+
+}  // namespace
+}  // namespace WL_ISA
+}  // namespace wl

@@ -1,0 +1,115 @@
+"""The compiled core: kernel selection, choice of algorithms, programs and their instances. Bound in src/."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPCODES: dict[str, int]  # cpp/ops/ops.inc
+ATTRS: dict[str, tuple[int, str]]  # cpp/ops/attrs.inc: name -> (number, "int" | "real")
+UNARY_KINDS: dict[str, int]  # cpp/ops/kinds.h
+UNARY_SAVES: dict[str, str]  # kind -> "x" (its gradient reads the input), "y" (the output) or "n" (neither)
+BINARY_KINDS: dict[str, int]
+REDUCE_KINDS: dict[str, int]
+ALGORITHMS: dict[str, int]
+DTYPES: dict[str, int]  # cpp/base/dtype.h
+BUFFERS: dict[str, int]  # cpp/base/tensor.h
+SLOTS: dict[str, int]  # cpp/ops/kinds.h: seed, step, micro_step, sample, accumulate, first_group, count
+VERSION: str
+
+def isa() -> str:
+    """The instruction set in force. Raises ValueError, with the runnable ones, when WIESEL_ISA names another."""
+
+def isas() -> list[str]:
+    """Instruction sets that this machine can run, slowest first (the first is "ref")."""
+
+def default_threads() -> int: ...
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+
+class Choice(TypedDict):
+    algorithm: str
+    kernel: str
+    blocking: str
+    refused: list[str]
+    workspace: int
+    packed: int
+
+def choose(
+    opcode: str,
+    inputs: Sequence[tuple[str, tuple[int, ...]] | None],
+    outputs: Sequence[tuple[str, tuple[int, ...]] | None],
+    attrs: dict[str, int | float],
+    isa: str | None = None,
+    threads: int = 0,
+) -> Choice:
+    """The core's one decision: algorithm, kernel, scratch and packed bytes for a step with operands (dtype, extents), dense."""
+
+class Buffer:
+    """Zeroed memory, 64-byte aligned (2 MB with huge pages when large). Freed with the last view."""
+
+    def __init__(self, nbytes: int) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    def view(self, offset: int, shape: tuple[int, ...], dtype: str, writable: bool = False) -> NDArray[Any]:
+        """A NumPy view that keeps the buffer alive."""
+
+class Program:
+    """A parsed and verified program; immutable, shareable. Raises ValueError that names the file offset on a malformed byte."""
+
+    def __init__(self, data: bytes | memoryview) -> None: ...
+    @property
+    def batch(self) -> int: ...
+    def memory(self, isa: str | None = None, threads: int = 0) -> dict[str, int]:
+        """Bytes: "arena", "workspace", "prepared", and of the shared buffers "params", "grads", "state", "opt", "consts"."""
+
+    def steps(self, isa: str | None = None, threads: int = 0) -> list[dict[str, Any]]:
+        """Per step: entry, opcode, path, algorithm, kernel, blocking, refused, workspace, inputs and outputs (name, dtype, shape)."""
+
+class Instance:
+    """A program with its memory. Calls are serialised; the GIL is released inside."""
+
+    def __init__(
+        self,
+        program: Program,
+        params: Buffer | None = None,
+        grads: Buffer | None = None,
+        state: Buffer | None = None,
+        opt: Buffer | None = None,
+        isa: str | None = None,
+        threads: int = 0,
+    ) -> None: ...
+    def run(
+        self,
+        entries: int,
+        inputs: Sequence[NDArray[Any]],
+        outputs: Sequence[NDArray[Any]],
+        n: int = 0,
+        scalars: NDArray[np.int64] | None = None,
+        step_seconds: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Runs the entries whose bits are set (1 prepare, 2 forward, 4 grad, 8 update), in order.
+
+        ``inputs`` and ``outputs`` are C-contiguous arrays of the slots' dtypes and extents (leading extent n). ``scalars`` holds
+        SLOTS["count"] values of 8 bytes; doubles are written through ``scalars.view(float64)``.
+        Raises KeyboardInterrupt between two steps (never inside update), ValueError on arrays that do not fit.
+        """
+
+    def call(self, x: NDArray[Any]) -> NDArray[Any] | None:
+        """The quick way for one input and one output: forward on ``x`` into a new array; None when ``x`` needs converting first."""
+
+    @property
+    def arena_high_water(self) -> int:
+        """Bytes of the arena that runs have touched so far (measured by a canary fill), for tests of the plan."""
+
+def heap_allocations() -> int:
+    """Calls of operator new and malloc made by the core since the process started (counted in the core only)."""
+
+def random_fill(kind: str, seed: int, purpose: int, stream: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Counter-based random numbers (docs/naming.md): kind "uniform" in [0, 1), "normal", both float32."""
+
+def random_permutation(n: int, seed: int, purpose: int, stream: int, step: int) -> NDArray[np.int64]: ...
+def crc32(data: bytes | memoryview) -> int: ...
+def stop_requested_hook(hook: Callable[[], bool] | None) -> None:
+    """For tests: asked between two steps, in place of the signal check."""
