@@ -15,8 +15,8 @@ enum class Buffer : uint8_t {
   opt = 4,       // optimizer state
   prepared = 5,  // packed / folded copies, written by entry `prepare`
   consts = 6,    // read-only bytes inside the program file
-  input = 7,     // bound before each run; `offset` is the slot number
-  output = 8,    // bound before each run; `offset` is the slot number
+  input = 7,     // bound before each run; `offset` is slot + 65536 * offset in bytes
+  output = 8,    // bound before each run; `offset` as for input
 };
 constexpr int kBufferCount = 9;
 

@@ -16,6 +16,9 @@ BATCH = -1
 
 MAX_RANK = 6
 
+ENTRIES = ("prepare", "forward", "grad", "update")
+"""Entries of a program in the order in which they run; ``prepare`` makes folded and packed copies of parameters and states."""
+
 NUMPY_DTYPES: Mapping[str, np.dtype] = {
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
@@ -100,7 +103,7 @@ class Node:
     attrs: dict[str, Any]
     outputs: tuple[Value, ...] = ()
     path: str = ""
-    entry: str = "forward"  # "forward", "grad" or "update"
+    entry: str = "forward"  # one of ENTRIES
 
 
 @dataclass(slots=True)
@@ -108,7 +111,8 @@ class Graph:
     """Nodes in an order that computes every value before its use.
 
     ``outputs`` are the fetches: values that a run hands out, by name. ``names`` are all values that have a module path.
-    ``grads`` maps a parameter's name to the value of its gradient (filled by autodiff).
+    ``grads`` maps a parameter's name to the value of its gradient (filled by autodiff), ``updates`` a state's name to the
+    value that it takes after the forward entry.
     """
 
     inputs: dict[str, Value] = field(default_factory=dict)
@@ -117,6 +121,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     outputs: dict[str, Value] = field(default_factory=dict)
     grads: dict[str, Value] = field(default_factory=dict)
+    updates: dict[str, Value] = field(default_factory=dict)
     names: dict[str, Value] = field(default_factory=dict)
 
     def consumers(self) -> dict[Value, list[Node]]:

@@ -37,6 +37,13 @@ class Op:
     in_place: ClassVar[Sequence[tuple[int, int]]] = ()
     """(input, output) pairs that the kernels allow to share storage exactly."""
 
+    alias: ClassVar[bool] = False
+    """The output is the first input's storage under other extents (reshape, flatten, stop_gradient): no step, ``lower`` is not asked."""
+
+    dtypes: ClassVar[Mapping[int, Sequence[str]]] = {}
+    """Element types that input ``i`` may have, the preferred one first; inputs not named here are f32. Arrays given to
+    ``dispatch.call`` are converted accordingly: integers to i32 (range-checked) where f32 is not meant, uint8 stays where u8 is named."""
+
     def complete(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
         unknown = attrs.keys() - self.defaults.keys()
         if unknown:
