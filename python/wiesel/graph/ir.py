@@ -167,7 +167,7 @@ class Builder:
         return node.outputs[0] if len(node.outputs) == 1 else node.outputs
 
     def const(self, array: Any, dtype: str = "f32") -> Value:
-        data = np.ascontiguousarray(array, dtype=NUMPY_DTYPES[dtype])
+        data = np.array(array, dtype=NUMPY_DTYPES[dtype], order="C")
         return Value(Type(data.shape, dtype), "const", data=data)
 
 

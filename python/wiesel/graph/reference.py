@@ -10,9 +10,9 @@ from wiesel.graph.ir import Graph, Value
 
 
 def run_reference(graph: Graph, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Values of ``graph.outputs`` and ``graph.grads`` for inputs, parameters and states given by name.
+    """Values of ``graph.outputs``, ``graph.grads`` and ``graph.updates`` for inputs, parameters and states given by name.
 
-    Gradients are returned under ``"grad:" + name``.
+    Gradients are returned under ``"grad:" + name``, new states under ``"state:" + name``.
     """
     known: dict[Value, np.ndarray] = {}
     for table in (graph.inputs, graph.params, graph.states):
@@ -30,4 +30,5 @@ def run_reference(graph: Graph, arrays: Mapping[str, np.ndarray]) -> dict[str, n
             known[value] = array
     found = {name: get(value) for name, value in graph.outputs.items()}
     found |= {"grad:" + name: get(value) for name, value in graph.grads.items()}
+    found |= {"state:" + name: get(value) for name, value in graph.updates.items()}
     return found  # type: ignore[return-value]
