@@ -26,20 +26,21 @@ namespace {
 
 constexpr int kLanes = WL_VECTOR_BYTES / 4;
 
-typedef float f32v __attribute__((vector_size(WL_VECTOR_BYTES), aligned(4), may_alias));
-typedef int32_t i32v __attribute__((vector_size(WL_VECTOR_BYTES), aligned(4), may_alias));
-typedef uint32_t u32v __attribute__((vector_size(WL_VECTOR_BYTES), aligned(4), may_alias));
+typedef float f32v __attribute__((vector_size(WL_VECTOR_BYTES)));
+typedef int32_t i32v __attribute__((vector_size(WL_VECTOR_BYTES)));
+typedef uint32_t u32v __attribute__((vector_size(WL_VECTOR_BYTES)));
+typedef float f32v_in_memory __attribute__((vector_size(WL_VECTOR_BYTES), aligned(4), may_alias));  // any address of a float
 
 WL_INLINE f32v set1(float a) { return a - f32v{}; }  // a - (+0) keeps the sign of zero and NaN payloads
 WL_INLINE f32v zero() { return f32v{}; }
-WL_INLINE f32v load(const float* p) { return *reinterpret_cast<const f32v*>(p); }
-WL_INLINE void store(float* p, f32v v) { *reinterpret_cast<f32v*>(p) = v; }
+WL_INLINE f32v load(const float* p) { return *reinterpret_cast<const f32v_in_memory*>(p); }
+WL_INLINE void store(float* p, f32v v) { *reinterpret_cast<f32v_in_memory*>(p) = v; }
 
-WL_INLINE i32v bits(f32v v) { return reinterpret_cast<i32v>(v); }
-WL_INLINE f32v from_bits(i32v v) { return reinterpret_cast<f32v>(v); }
+WL_INLINE i32v bits(f32v v) { return (i32v)v; }
+WL_INLINE f32v from_bits(i32v v) { return (f32v)v; }
 
 // Lane-wise mask ? a : b; a mask lane is all ones or all zeros, as comparisons give.
-WL_INLINE f32v select(i32v mask, f32v a, f32v b) { return from_bits((bits(a) & mask) | (bits(b) & ~mask)); }
+WL_INLINE f32v select(i32v mask, f32v a, f32v b) { return mask ? a : b; }  // compilers see max, min and blends through this form
 
 // a * b + c. Rounded once where the level has the instruction (every level but the x86 baseline), twice there.
 WL_INLINE f32v fma(f32v a, f32v b, f32v c) {
@@ -88,13 +89,16 @@ WL_INLINE float reduce_add(f32v v) {
 
 WL_INLINE f32v sqrt(f32v v) {
 #if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
-  return (f32v)_mm512_sqrt_ps((__m512)v);
+  return (f32v)_mm512_maskz_sqrt_ps((__mmask16)-1, (__m512)v);  // the unmasked form warns about its own undefined operand
 #elif defined(__AVX__) && WL_VECTOR_BYTES == 32
   return (f32v)_mm256_sqrt_ps((__m256)v);
 #elif defined(__SSE2__) && WL_VECTOR_BYTES == 16
   return (f32v)_mm_sqrt_ps((__m128)v);
 #elif defined(__aarch64__) && WL_VECTOR_BYTES == 16
   return (f32v)vsqrtq_f32((float32x4_t)v);
+#else
+  for (int i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
+  return v;
 #endif
 }
 
