@@ -1,0 +1,98 @@
+// Geometry and verification shared by the convolution ops.
+#include "ops/conv.h"
+
+namespace wl {
+
+namespace {
+
+constexpr int64_t kMaxKernel = 1 << 16, kMaxStep = 1 << 24;  // keep every product of positions far from overflow
+
+Status verify_activation_tensor(const Step& step, const Tensor& t, const char* what) {
+  WL_CHECK(t.dtype == DType::f32, "%s: %s is not float32", step.path, what);
+  WL_CHECK(t.rank == 4, "%s: %s has rank %d, not 4 (n, h, w, c)", step.path, what, t.rank);
+  WL_CHECK(t.dims[3] == 1 || t.strides[3] == 1, "%s: the channels of %s have stride %lld, not 1", step.path, what, (long long)t.strides[3]);
+  return Status::good();
+}
+
+Status verify_range(const Step& step, const char* what, int64_t value, int64_t low, int64_t high) {
+  WL_CHECK(value >= low && value <= high, "%s: %s is %lld, outside %lld…%lld", step.path, what, (long long)value, (long long)low, (long long)high);
+  return Status::good();
+}
+
+Status verify_extent(const Step& step, const char* axis, int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pads, int64_t dilation) {
+  const int64_t room = in + pads - dilation * (kernel - 1) - 1;
+  const int64_t expect = room < 0 ? 0 : room / stride + 1;
+  WL_CHECK(expect == out, "%s: %s: input %lld, kernel %lld, stride %lld, padding %lld, dilation %lld give %lld positions, not %lld", step.path, axis,
+           (long long)in, (long long)kernel, (long long)stride, (long long)pads, (long long)dilation, (long long)expect, (long long)out);
+  return Status::good();
+}
+
+}  // namespace
+
+ConvShape conv_shape(const Step& step, const Tensor& x, const Tensor& y, const Tensor* w) {
+  const bool canonical = w && !is_packed(*w) && w->rank == 4;
+  ConvShape s;
+  s.n = x.dims[0], s.ih = x.dims[1], s.iw = x.dims[2], s.ic = x.dims[3];
+  s.oh = y.dims[1], s.ow = y.dims[2], s.oc = y.dims[3];
+  s.kh = step.i(AttrKey::kernel_h, canonical ? w->dims[0] : 0);
+  s.kw = step.i(AttrKey::kernel_w, canonical ? w->dims[1] : 0);
+  s.sh = step.i(AttrKey::stride_h, 1), s.sw = step.i(AttrKey::stride_w, 1);
+  s.pad_top = step.i(AttrKey::pad_top), s.pad_left = step.i(AttrKey::pad_left);
+  s.pad_bottom = step.i(AttrKey::pad_bottom), s.pad_right = step.i(AttrKey::pad_right);
+  s.dilh = step.i(AttrKey::dilation_h, 1), s.dilw = step.i(AttrKey::dilation_w, 1);
+  s.g = step.i(AttrKey::groups, 1);
+  return s;
+}
+
+Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Tensor* w) {
+  WL_TRY(verify_activation_tensor(step, x, "the input side"));
+  WL_TRY(verify_activation_tensor(step, y, "the output side"));
+  const ConvShape s = conv_shape(step, x, y, w);
+  WL_CHECK(y.dims[0] == s.n, "%s: %lld pictures in, %lld out", step.path, (long long)s.n, (long long)y.dims[0]);
+  WL_CHECK(x.batch == y.batch, "%s: one side has a free batch extent, the other has not", step.path);
+  WL_TRY(verify_range(step, "kernel_h", s.kh, 1, kMaxKernel));
+  WL_TRY(verify_range(step, "kernel_w", s.kw, 1, kMaxKernel));
+  WL_TRY(verify_range(step, "stride_h", s.sh, 1, kMaxStep));
+  WL_TRY(verify_range(step, "stride_w", s.sw, 1, kMaxStep));
+  WL_TRY(verify_range(step, "pad_top", s.pad_top, 0, kMaxStep));
+  WL_TRY(verify_range(step, "pad_left", s.pad_left, 0, kMaxStep));
+  WL_TRY(verify_range(step, "pad_bottom", s.pad_bottom, 0, kMaxStep));
+  WL_TRY(verify_range(step, "pad_right", s.pad_right, 0, kMaxStep));
+  WL_TRY(verify_range(step, "dilation_h", s.dilh, 1, kMaxStep));
+  WL_TRY(verify_range(step, "dilation_w", s.dilw, 1, kMaxStep));
+  WL_TRY(verify_range(step, "groups", s.g, 1, s.ic < s.oc ? s.ic : s.oc));
+  WL_CHECK(s.ic % s.g == 0 && s.oc % s.g == 0, "%s: %lld -> %lld channels do not divide into %lld groups", step.path, (long long)s.ic, (long long)s.oc,
+           (long long)s.g);
+  WL_TRY(verify_extent(step, "rows", s.ih, s.oh, s.kh, s.sh, s.pad_top + s.pad_bottom, s.dilh));
+  WL_TRY(verify_extent(step, "columns", s.iw, s.ow, s.kw, s.sw, s.pad_left + s.pad_right, s.dilw));
+  const int64_t algorithm = step.i(AttrKey::algorithm);
+  WL_CHECK(algorithm >= 0 && algorithm <= int64_t(Algorithm::depthwise), "%s: no kernel for algorithm %lld", step.path, (long long)algorithm);
+  return Status::good();
+}
+
+Status conv_verify_weights(const Step& step, const ConvShape& s, const Tensor& w) {
+  WL_CHECK(w.dtype == DType::f32 && w.rank == 4 && w.dense() && w.dims[0] == s.kh && w.dims[1] == s.kw && w.dims[2] == s.icg() && w.dims[3] == s.oc,
+           "%s: the weight is not dense float32 (%lld, %lld, %lld, %lld)", step.path, (long long)s.kh, (long long)s.kw, (long long)s.icg(), (long long)s.oc);
+  return Status::good();
+}
+
+Status conv_verify_operand(const Step& step, const ConvShape& s, ConvDirection direction, const Tensor& w) {
+  if (!is_packed(w)) return conv_verify_weights(step, s, w);
+  const int64_t need = conv_packed_bytes(s, direction);
+  WL_CHECK(w.rank == 1 && w.strides[0] == 1 && w.dims[0] >= need, "%s: packed weights hold fewer than %lld dense bytes", step.path, (long long)need);
+  WL_CHECK(w.offset % kCacheLine == 0, "%s: packed weights are not aligned to %lld bytes", step.path, (long long)kCacheLine);
+  return Status::good();
+}
+
+const Kernels& conv_kernels(const Step& step, const Kernels& kernels) {
+  return Algorithm(step.i(AttrKey::algorithm)) == Algorithm::ref ? *find_kernels("ref") : kernels;
+}
+
+Range conv_valid(int64_t out, int64_t in, int64_t stride, int64_t pad, int64_t offset) {
+  const int64_t first = pad - offset, last = in - 1 + pad - offset;  // o*stride must lie in [first, last]
+  if (last < 0) return {0, 0};
+  const int64_t begin = first <= 0 ? 0 : div_up(first, stride), end = min_of(out, last / stride + 1);
+  return {begin, max_of(begin, end)};
+}
+
+}  // namespace wl
