@@ -1,0 +1,183 @@
+#include "kernels/winograd/winograd.h"
+
+#include "simd/simd.h"
+
+namespace wl {
+namespace WL_ISA {
+namespace {
+
+// Each struct is one size: its five one-dimensional transforms. A two-dimensional transform applies one along columns, then along rows.
+struct F2 {
+  static constexpr int kM = 2, kT = 4;
+  static inline __attribute__((always_inline)) void bt(const f32v* d, f32v* v) {
+    v[0] = d[2] - d[0];
+    v[1] = d[1] + d[2];
+    v[2] = d[2] - d[1];
+    v[3] = d[3] - d[1];
+  }
+  static inline __attribute__((always_inline)) void at(const f32v* m, f32v* y) {
+    y[0] = m[0] + (m[1] + m[2]);
+    y[1] = (m[1] - m[2]) + m[3];
+  }
+  static inline __attribute__((always_inline)) void g(const f32v* w, f32v* u) {
+    const f32v half = set1(0.5f), even = half * (w[0] + w[2]), odd = half * w[1];
+    u[0] = -w[0];
+    u[1] = even + odd;
+    u[2] = even - odd;
+    u[3] = w[2];
+  }
+  static inline __attribute__((always_inline)) void a(const f32v* y, f32v* v) {
+    v[0] = y[0];
+    v[1] = y[0] + y[1];
+    v[2] = y[0] - y[1];
+    v[3] = y[1];
+  }
+  static inline __attribute__((always_inline)) void gt(const f32v* s, f32v* w) {
+    const f32v half = set1(0.5f), even = half * (s[1] + s[2]), odd = half * (s[1] - s[2]);
+    w[0] = even - s[0];
+    w[1] = odd;
+    w[2] = even + s[3];
+  }
+};
+
+struct F4 {
+  static constexpr int kM = 4, kT = 6;
+  static constexpr float kA = 0.625f, kB = 1.5f;        // the points ±a, ±b
+  static constexpr float kA2 = kA * kA, kB2 = kB * kB;  // exact in float32
+  static constexpr float kA3 = kA2 * kA, kB3 = kB2 * kB;
+  static constexpr double kNa = 2.0 * kA2 * (double(kA2) - kB2), kNb = 2.0 * kB2 * (double(kB2) - kA2), kN0 = double(kA2) * kB2;
+
+  static inline __attribute__((always_inline)) void bt(const f32v* d, f32v* v) {
+    const f32v a = set1(kA), b = set1(kB), na2 = set1(-kA2), nb2 = set1(-kB2), ab = set1(kA2 * kB2), sum = set1(-(kA2 + kB2));
+    v[0] = fma(ab, d[0], fma(sum, d[2], d[4]));
+    const f32v even_a = fma(nb2, d[2], d[4]), odd_a = fma(nb2, d[1], d[3]);
+    v[1] = fma(a, odd_a, even_a);
+    v[2] = fma(-a, odd_a, even_a);
+    const f32v even_b = fma(na2, d[2], d[4]), odd_b = fma(na2, d[1], d[3]);
+    v[3] = fma(b, odd_b, even_b);
+    v[4] = fma(-b, odd_b, even_b);
+    v[5] = fma(ab, d[1], fma(sum, d[3], d[5]));
+  }
+  static inline __attribute__((always_inline)) void at(const f32v* m, f32v* y) {
+    const f32v sum_a = m[1] + m[2], dif_a = m[1] - m[2], sum_b = m[3] + m[4], dif_b = m[3] - m[4];
+    y[0] = m[0] + (sum_a + sum_b);
+    y[1] = fma(set1(kA), dif_a, set1(kB) * dif_b);
+    y[2] = fma(set1(kA2), sum_a, set1(kB2) * sum_b);
+    y[3] = fma(set1(kA3), dif_a, fma(set1(kB3), dif_b, m[5]));
+  }
+  static inline __attribute__((always_inline)) void g(const f32v* w, f32v* u) {
+    const f32v even_a = set1(float(1 / kNa)) * fma(set1(kA2), w[2], w[0]), odd_a = set1(float(kA / kNa)) * w[1];
+    const f32v even_b = set1(float(1 / kNb)) * fma(set1(kB2), w[2], w[0]), odd_b = set1(float(kB / kNb)) * w[1];
+    u[0] = set1(float(1 / kN0)) * w[0];
+    u[1] = even_a + odd_a;
+    u[2] = even_a - odd_a;
+    u[3] = even_b + odd_b;
+    u[4] = even_b - odd_b;
+    u[5] = w[2];
+  }
+  static inline __attribute__((always_inline)) void a(const f32v* y, f32v* v) {
+    const f32v even_a = fma(set1(kA2), y[2], y[0]), odd_a = set1(kA) * fma(set1(kA2), y[3], y[1]);
+    const f32v even_b = fma(set1(kB2), y[2], y[0]), odd_b = set1(kB) * fma(set1(kB2), y[3], y[1]);
+    v[0] = y[0];
+    v[1] = even_a + odd_a;
+    v[2] = even_a - odd_a;
+    v[3] = even_b + odd_b;
+    v[4] = even_b - odd_b;
+    v[5] = y[3];
+  }
+  static inline __attribute__((always_inline)) void gt(const f32v* s, f32v* w) {
+    const f32v sum_a = set1(float(1 / kNa)) * (s[1] + s[2]), dif_a = s[1] - s[2];
+    const f32v sum_b = set1(float(1 / kNb)) * (s[3] + s[4]), dif_b = s[3] - s[4];
+    w[0] = fma(set1(float(1 / kN0)), s[0], sum_a + sum_b);
+    w[1] = fma(set1(float(kA / kNa)), dif_a, set1(float(kB / kNb)) * dif_b);
+    w[2] = fma(set1(kA2), sum_a, fma(set1(kB2), sum_b, s[5]));
+  }
+};
+
+// out (Out x Out) = T in (In x In) Tt, where `transform` takes In vectors to Out.
+template <int In, int Out, class Transform>
+WL_INLINE void both_axes(const f32v (&in)[In][In], f32v (&out)[Out][Out], Transform transform) {
+  f32v half[Out][In];  // columns done
+#pragma GCC unroll 8
+  for (int x = 0; x < In; ++x) {
+    f32v column[In], done[Out];
+#pragma GCC unroll 8
+    for (int y = 0; y < In; ++y) column[y] = in[y][x];
+    transform(column, done);
+#pragma GCC unroll 8
+    for (int y = 0; y < Out; ++y) half[y][x] = done[y];
+  }
+#pragma GCC unroll 8
+  for (int y = 0; y < Out; ++y) transform(half[y], out[y]);
+}
+
+// Runs body(load_fn, store_fn, c) over the channels, whole vectors first and a masked one for the tail.
+template <class Body>
+WL_INLINE void over_channels(int64_t channels, Body body) {
+  int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes) body([](const float* p) { return load(p); }, [](float* p, f32v v) { store(p, v); }, c);
+  if (const int rest = int(channels - c))
+    body([rest](const float* p) { return load_partial(p, rest); }, [rest](float* p, f32v v) { store_partial(p, v, rest); }, c);
+}
+
+template <class F>
+void input(const float* const* d, float* v, int64_t stride, int64_t channels) {
+  over_channels(channels, [&](auto get, auto put, int64_t c) {
+    f32v in[F::kT][F::kT], out[F::kT][F::kT];
+    for (int p = 0; p < F::kT * F::kT; ++p) in[p / F::kT][p % F::kT] = get(d[p] + c);
+    both_axes(in, out, F::bt);
+    for (int e = 0; e < F::kT * F::kT; ++e) put(v + e * stride + c, out[e / F::kT][e % F::kT]);
+  });
+}
+
+template <class F>
+void output(const float* m, int64_t stride, float* const* y, int64_t channels) {
+  over_channels(channels, [&](auto get, auto put, int64_t c) {
+    f32v in[F::kT][F::kT], out[F::kM][F::kM];
+    for (int e = 0; e < F::kT * F::kT; ++e) in[e / F::kT][e % F::kT] = get(m + e * stride + c);
+    both_axes(in, out, F::at);
+    for (int p = 0; p < F::kM * F::kM; ++p)
+      if (y[p]) put(y[p] + c, out[p / F::kM][p % F::kM]);
+  });
+}
+
+template <class F>
+void weights(const float* w, int64_t tap_stride, float* u, int64_t stride, int64_t channels) {
+  over_channels(channels, [&](auto get, auto put, int64_t c) {
+    f32v in[3][3], out[F::kT][F::kT];
+    for (int tap = 0; tap < 9; ++tap) in[tap / 3][tap % 3] = get(w + tap * tap_stride + c);
+    both_axes(in, out, F::g);
+    for (int e = 0; e < F::kT * F::kT; ++e) put(u + e * stride + c, out[e / F::kT][e % F::kT]);
+  });
+}
+
+template <class F>
+void output_bwd(const float* const* dy, float* v, int64_t stride, int64_t channels) {
+  over_channels(channels, [&](auto get, auto put, int64_t c) {
+    f32v in[F::kM][F::kM], out[F::kT][F::kT];
+    for (int p = 0; p < F::kM * F::kM; ++p) in[p / F::kM][p % F::kM] = get(dy[p] + c);
+    both_axes(in, out, F::a);
+    for (int e = 0; e < F::kT * F::kT; ++e) put(v + e * stride + c, out[e / F::kT][e % F::kT]);
+  });
+}
+
+template <class F>
+void weights_bwd(const float* s, int64_t stride, float* dw, int64_t tap_stride, int64_t channels) {
+  over_channels(channels, [&](auto get, auto put, int64_t c) {
+    f32v in[F::kT][F::kT], out[3][3];
+    for (int e = 0; e < F::kT * F::kT; ++e) in[e / F::kT][e % F::kT] = get(s + e * stride + c);
+    both_axes(in, out, F::gt);
+    for (int tap = 0; tap < 9; ++tap) put(dw + tap * tap_stride + c, out[tap / 3][tap % 3]);
+  });
+}
+
+}  // namespace
+
+extern const WinogradKernels winograd;
+const WinogradKernels winograd = {
+    {input<F2>, input<F4>},           {output<F2>, output<F4>},           {weights<F2>, weights<F4>},
+    {output_bwd<F2>, output_bwd<F4>}, {weights_bwd<F2>, weights_bwd<F4>},
+};
+
+}  // namespace WL_ISA
+}  // namespace wl

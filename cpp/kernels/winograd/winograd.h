@@ -1,0 +1,40 @@
+// The transforms of Winograd's minimal filtering F(m x m, 3x3), vectorised over channels (Lavin & Gray 2015; points after the
+// measurements in docs/decisions). The products between the transforms run on brgemm.
+//
+//   forward            Y  = At [ (G g Gt) . (Bt d B) ] A        d: (m+2) x (m+2) pixels, g: 3x3, Y: m x m
+//   backward-weights   dg = Gt [ Σ_tiles (A dy At) . (Bt d B) ] G
+//
+// with interpolation points 0, ±1, ∞ for m = 2 and 0, ±5/8, ±3/2, ∞ for m = 4.
+#pragma once
+#include <stdint.h>
+
+namespace wl {
+
+// Two sizes: index 0 is F(2x2,3x3), index 1 is F(4x4,3x3).
+constexpr int kWinogradSizes = 2;
+constexpr int winograd_m(int size) {
+  return size == 0 ? 2 : 4;
+}  // outputs per tile and axis
+constexpr int winograd_t(int size) {
+  return winograd_m(size) + 2;
+}  // inputs per tile and axis: t*t products per tile
+
+struct WinogradKernels {
+  // v[e*stride + c] = (Bt d B)[e], e in [0, t*t), c in [0, channels). d[p] points at the channels of pixel p (row-major t x t); pixels
+  // outside the image point at `channels` zeros. `v` does not overlap d.
+  void (*input[kWinogradSizes])(const float* const* d, float* v, int64_t stride, int64_t channels);
+
+  // y[p][c] = (At M A)[p] with M[e] = m[e*stride + c], p in [0, m*m). A null y[p] is not stored.
+  void (*output[kWinogradSizes])(const float* m, int64_t stride, float* const* y, int64_t channels);
+
+  // u[e*stride + c] = (G g Gt)[e] with g[tap] = w[tap*tap_stride + c], tap in [0, 9) row-major.
+  void (*weights[kWinogradSizes])(const float* w, int64_t tap_stride, float* u, int64_t stride, int64_t channels);
+
+  // v[e*stride + c] = (A dy At)[e]; dy[p] points at the channels of pixel p (row-major m x m), zeros outside the image.
+  void (*output_bwd[kWinogradSizes])(const float* const* dy, float* v, int64_t stride, int64_t channels);
+
+  // dw[tap*tap_stride + c] = (Gt S G)[tap] with S[e] = s[e*stride + c].
+  void (*weights_bwd[kWinogradSizes])(const float* s, int64_t stride, float* dw, int64_t tap_stride, int64_t channels);
+};
+
+}  // namespace wl
