@@ -149,8 +149,8 @@ class Dataset:
         edges = np.concatenate([[0.0], np.cumsum(shares)])
         for group in groups:
             cuts = np.floor(edges * len(group) + 0.5).astype(np.int64)
-            for part, start, stop in zip(pieces, cuts[:-1], cuts[1:], strict=True):
-                part.append(group[start:stop])
+            for piece, start, stop in zip(pieces, cuts[:-1], cuts[1:], strict=True):
+                piece.append(group[start:stop])
         parts = tuple(self._part(np.sort(np.concatenate(piece)), i) for i, piece in enumerate(pieces))
         if by_class and not allow_missing:
             for i, part in enumerate(parts):

@@ -76,19 +76,17 @@ def _digits(_folder: Path, seed: int) -> Splits:
 def _idx(name: str, class_names: tuple[str, ...]) -> Callable[[Path, int], Splits]:
     def read(folder: Path, seed: int) -> Splits:
         places = [folder / name, folder / name / "raw", folder]
-        found = [next((p / (f + ext) for p in places for ext in (".gz", "") if (p / (f + ext)).is_file()), None) for f in _IDX_FILES]
-        missing = [f + ".gz" for f, path in zip(_IDX_FILES, found, strict=True) if path is None]
-        if missing:
+        candidates = {f: [p / (f + ext) for p in places for ext in (".gz", "")] for f in _IDX_FILES}
+        found = [path for paths in candidates.values() if (path := next(filter(Path.is_file, paths), None))]
+        if len(found) < len(_IDX_FILES):
+            missing = [f + ".gz" for f, paths in candidates.items() if not any(map(Path.is_file, paths))]
             raise FileNotFoundError(
                 f"{name}: not found: {', '.join(missing)}. Put the published files (gzipped or not) into {folder / name}, "
                 f"or name their folder with --data-dir or WIESEL_DATA"
             )
-        x_train, y_train, x_test, y_test = (
-            reader(path)  # type: ignore[arg-type]
-            for reader, path in zip((read_idx_images, read_idx_labels) * 2, found, strict=True)
-        )
-        whole = Dataset(x_train, y_train, class_names=class_names, name=f"{name} train")
-        test = Dataset(x_test, y_test, class_names=class_names, name=f"{name} test")
+        x, y, x_test, y_test = found
+        whole = Dataset(read_idx_images(x), read_idx_labels(y), class_names=class_names, name=f"{name} train")
+        test = Dataset(read_idx_images(x_test), read_idx_labels(y_test), class_names=class_names, name=f"{name} test")
         return _held_out(name, whole, test, seed)
 
     return read
