@@ -6,7 +6,7 @@ from wiesel.data.dataset import Dataset, SealedTestWarning, check_disjoint
 from wiesel.data.idx import read_idx, read_idx_images, read_idx_labels
 from wiesel.data.image import load_image
 from wiesel.data.loader import Batch, Loader
-from wiesel.data.sources import Splits, default_folder, load, names
+from wiesel.data.sources import Splits, default_folder, digits, load, names
 
 __all__ = [
     "Augmentation",
@@ -18,6 +18,7 @@ __all__ = [
     "Splits",
     "check_disjoint",
     "default_folder",
+    "digits",
     "load",
     "load_image",
     "names",

@@ -127,46 +127,46 @@ class Dataset:
         part._digests = None
         return part
 
-    def split(self, *shares: float, seed: int = 0, stratify: bool = True, allow_missing: bool = False) -> tuple[Dataset, ...]:
-        """Parts with these shares of the samples (they sum to at most 1), drawn at random; no sample is in two parts.
+    def split(
+        self, *, validation: float = 0.0, test: float = 0.0, seed: int = 0, stratify: bool = True, allow_missing: bool = False
+    ) -> tuple[Dataset, ...]:
+        """``train, validation, test`` (those with a share), drawn at random; no sample is in two parts. The test part is sealed.
 
-        With ``stratify`` every class is shared out by itself, so that each part has the classes in the same proportion (the counts of
-        a part are within one per class of exact). Which samples go where depends only on ``seed`` and the number of samples.
+        The shares are of the samples; what they leave is for training. With ``stratify`` every class is shared out by itself, so that
+        each part has the classes in the same proportion (its counts are within one per class of exact). Which samples go where depends
+        only on ``seed`` and the targets.
 
         Raises ValueError when a class of the set is absent from a part, unless ``allow_missing``.
 
         >>> data = Dataset(np.zeros((10, 1), np.uint8), [0] * 5 + [1] * 5)
-        >>> [sorted(part.y.tolist()) for part in data.split(0.8, 0.2)]
+        >>> [sorted(part.y.tolist()) for part in data.split(test=0.2)]
         [[0, 0, 0, 0, 1, 1, 1, 1], [0, 1]]
         """
-        if not shares or min(shares) <= 0 or sum(shares) > 1 + 1e-9:
-            raise ValueError(f"split: shares must be positive and sum to at most 1, got {shares}")
+        if min(validation, test) < 0 or not 0 < validation + test < 1:
+            raise ValueError(f"split: the shares must leave something for training, got validation={validation}, test={test}")
+        shares = {role: share for role, share in (("validation", validation), ("test", test)) if share}
         order = _core.random_permutation(len(self), seed, _PURPOSE_SPLIT, 0, 0)
         y = self.y
         by_class = y.dtype == np.int32 and stratify
         groups = [order[y[order] == label] for label in np.unique(y)] if by_class else [order]
-        pieces: list[list[NDArray[np.int64]]] = [[] for _ in shares]
-        edges = np.concatenate([[0.0], np.cumsum(shares)])
+        pieces: dict[str, list[NDArray[np.int64]]] = {role: [] for role in ("train", *shares)}
+        edges = np.cumsum([0.0, 1 - validation - test, *shares.values()])
         for group in groups:
             cuts = np.floor(edges * len(group) + 0.5).astype(np.int64)
-            for piece, start, stop in zip(pieces, cuts[:-1], cuts[1:], strict=True):
+            for piece, start, stop in zip(pieces.values(), cuts[:-1], cuts[1:], strict=True):
                 piece.append(group[start:stop])
-        parts = tuple(self._part(np.sort(np.concatenate(piece)), i) for i, piece in enumerate(pieces))
-        if by_class and not allow_missing:
-            for i, part in enumerate(parts):
-                missing = np.setdiff1d(y, part.y)
-                if len(missing):
-                    names = ", ".join(self.class_name(int(c)) for c in missing[:5])
-                    raise ValueError(
-                        f"split: part {i} ({len(part)} samples) has no sample of class {names}; "
-                        "give it a larger share, or pass allow_missing=True"
-                    )
-        return parts
-
-    def _part(self, rows: NDArray[np.int64], number: int) -> Dataset:
-        if not len(rows):
-            raise ValueError(f"split: part {number} of {len(self)} samples would be empty; give it a larger share")
-        return self.take(rows, name=f"{self.name}[{number}]")
+        parts = []
+        for role, piece in pieces.items():
+            rows = np.sort(np.concatenate(piece))
+            missing = np.setdiff1d(y, y[rows]) if by_class else ()
+            if not len(rows) or (len(missing) and not allow_missing):
+                what = "class " + ", ".join(self.class_name(int(c)) for c in missing[:5]) if len(missing) else "any class"
+                raise ValueError(
+                    f"split: the {role} part ({len(rows)} samples of {self.name}) has no sample of {what}; "
+                    "give it a larger share, or pass allow_missing=True"
+                )
+            parts.append(self.take(rows, name=f"{self.name} {role}", sealed=role == "test"))
+        return tuple(parts)
 
     def seal(self) -> Dataset:
         """The same samples, for one last look."""
@@ -220,7 +220,9 @@ def check_disjoint(**parts: Dataset | None) -> None:
                 theirs = np.arange(len(other)) if other._index is None else other._index
                 shared = len(np.intersect1d(mine, theirs))
                 if shared:
-                    raise ValueError(f"{role} and {other_role} share {shared} samples of {part.name}; split them first: data.split(...)")
+                    raise ValueError(
+                        f"{role} and {other_role} share {shared} samples of {part.name}; split them first: data.split(test=0.2)"
+                    )
             if part.sample_shape != other.sample_shape or part.x_dtype != other.x_dtype:
                 continue
             equal = int(np.isin(part.digests(), other.digests()).sum())

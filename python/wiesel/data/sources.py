@@ -60,17 +60,24 @@ def names() -> tuple[str, ...]:
     return tuple(_READERS)
 
 
-def _digits(_folder: Path, seed: int) -> Splits:
+def digits() -> Dataset:
+    """The 1,797 handwritten digits that scikit-learn carries, (8, 8, 1) uint8: the set that needs no files.
+
+    Each pixel counts the inked points of a 4 x 4 square, 0 to 16, brought to 0 to 255. Source: Alpaydin and Kaynak 1998, UCI.
+
+    Raises ModuleNotFoundError without scikit-learn.
+    """
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError:
         raise ModuleNotFoundError("the digits come with scikit-learn: pip install 'wiesel[train]'") from None
     bunch = load_digits()
-    # 8 x 8 counts of 0 to 16 inked pixels; as bytes, like every other picture
     x = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
-    everything = Dataset(x, bunch.target, class_names=_DIGITS, name="digits")
-    train, validation, test = everything.split(0.7, 0.1, 0.2, seed=seed)
-    return _named("digits", train, validation, test)
+    return Dataset(x, bunch.target, class_names=_DIGITS, name="digits")
+
+
+def _digits(_folder: Path, seed: int) -> Splits:
+    return Splits("digits", *digits().split(validation=0.1, test=0.2, seed=seed))
 
 
 def _idx(name: str, class_names: tuple[str, ...]) -> Callable[[Path, int], Splits]:
@@ -85,7 +92,7 @@ def _idx(name: str, class_names: tuple[str, ...]) -> Callable[[Path, int], Split
                 f"or name their folder with --data-dir or WIESEL_DATA"
             )
         x, y, x_test, y_test = found
-        whole = Dataset(read_idx_images(x), read_idx_labels(y), class_names=class_names, name=f"{name} train")
+        whole = Dataset(read_idx_images(x), read_idx_labels(y), class_names=class_names, name=name)
         test = Dataset(read_idx_images(x_test), read_idx_labels(y_test), class_names=class_names, name=f"{name} test")
         return _held_out(name, whole, test, seed)
 
@@ -101,18 +108,12 @@ def _cifar10(folder: Path, seed: int) -> Splits:
             f"or name its folder with --data-dir or WIESEL_DATA"
         )
     (x_train, y_train), (x_test, y_test), class_names = cifar.read_cifar10(path)
-    whole = Dataset(x_train, y_train, class_names=class_names, name="cifar10 train")
+    whole = Dataset(x_train, y_train, class_names=class_names, name="cifar10")
     return _held_out("cifar10", whole, Dataset(x_test, y_test, class_names=class_names, name="cifar10 test"), seed)
 
 
 def _held_out(name: str, whole: Dataset, test: Dataset, seed: int) -> Splits:
-    share = min(5000, len(whole) // 10) / len(whole)
-    train, validation = whole.split(1 - share, share, seed=seed)
-    return _named(name, train, validation, test)
-
-
-def _named(name: str, train: Dataset, validation: Dataset, test: Dataset) -> Splits:
-    train.name, validation.name, test.name = f"{name} train", f"{name} validation", f"{name} test"
+    train, validation = whole.split(validation=min(5000, len(whole) // 10) / len(whole), seed=seed)
     return Splits(name, train, validation, test.seal())
 
 
