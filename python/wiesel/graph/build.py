@@ -41,10 +41,11 @@ class Trace:
         graph = trace.graph
     """
 
-    def __init__(self, *, training: bool = False) -> None:
-        self.graph = Graph()
+    def __init__(self, *, training: bool = False, graph: Graph | None = None, entry: str = "forward") -> None:
+        """A trace of a new graph, or one that appends nodes of ``entry`` to ``graph``."""
+        self.graph = Graph() if graph is None else graph
         self.training = training
-        self.builder = Builder(self.graph)
+        self.builder = Builder(self.graph, entry=entry)
         self._paths: list[str] = [""]
         self._modules: list[tuple[object, str]] = []
         self._scalars: dict[tuple[str, float], Value] = {}

@@ -72,7 +72,7 @@ class Type:
 class Value:
     """One tensor of a graph. Identity is the object.
 
-    ``kind`` is ``"input"``, ``"param"``, ``"state"`` (running statistics), ``"const"`` or ``"node"``.
+    ``kind`` is ``"input"``, ``"param"``, ``"state"`` (running statistics), ``"grad"`` (what a gradient buffer holds), ``"const"`` or ``"node"``.
     """
 
     type: Type
@@ -132,6 +132,41 @@ class Graph:
                 if value is not None:
                     readers.setdefault(value, []).append(node)
         return readers
+
+    def copy(self) -> Graph:
+        """The same graph in new nodes and values, for a pass to rewrite; constants' arrays and ops are shared."""
+        new: dict[Value, Value] = {}
+
+        def of(value: Value) -> Value:
+            found = new.get(value)
+            if found is None:
+                found = new[value] = Value(value.type, value.kind, value.name, None, value.index, value.data)
+            return found
+
+        def table(values: Mapping[str, Value]) -> dict[str, Value]:
+            return {name: of(value) for name, value in values.items()}
+
+        nodes = []
+        for node in self.nodes:
+            inputs = tuple(None if value is None else of(value) for value in node.inputs)
+            copied = Node(node.op, inputs, dict(node.attrs), tuple(of(value) for value in node.outputs), node.path, node.entry)
+            for value in copied.outputs:
+                value.producer = copied
+            nodes.append(copied)
+        return Graph(
+            table(self.inputs), table(self.params), table(self.states), nodes,
+            table(self.outputs), table(self.grads), table(self.updates), table(self.names),
+        )  # fmt: skip
+
+    def find(self, name: str) -> Value:
+        """The value called ``name``: an output or anything with a module path. KeyError lists near names."""
+        value = self.outputs.get(name) or self.names.get(name)
+        if value is None:
+            import difflib
+
+            near = difflib.get_close_matches(name, [*self.outputs, *self.names], n=5, cutoff=0.4)
+            raise KeyError(f"no tensor is called {name!r}; near names: {', '.join(near) or ', '.join([*self.outputs, *self.names][:8])}")
+        return value
 
     def values(self) -> Iterator[Value]:
         yield from self.inputs.values()
