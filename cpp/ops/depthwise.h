@@ -8,7 +8,9 @@
 
 namespace wl {
 
-inline bool depthwise_applies(const ConvShape& s) { return s.g == s.ic && s.g > 1; }
+inline bool depthwise_applies(const ConvShape& s) {
+  return s.g == s.ic && s.g > 1;
+}
 
 // Fills algorithm, workspace, kernel and blocking; `packed` stays 0: all three directions read and write canonical weights.
 void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice);

@@ -7,8 +7,8 @@
 
 namespace wl {
 
-// Position p in [0, columns) of the swept row meets, through filter row r and tap t, position p*stride + t*dilation + start of the read rows;
-// where that lies outside [0, width) the tap is skipped. Steps are in elements and may be negative.
+// Position p in [0, columns) of the swept row meets, through filter row r and tap t, position p*stride + t*dilation + start of the read
+// rows; where that lies outside [0, width) the tap is skipped. Steps are in elements and may be negative.
 struct DepthwiseRow {
   int64_t channels;
   int64_t columns, width;
@@ -28,8 +28,8 @@ struct DepthwiseEpilogue {
 };
 
 struct DepthwiseKernels {
-  // y[p*y_col + c] = act(Σ_r Σ_t x[r*x_row + (p*stride + t*dilation + start)*x_col + c] * w[r*w_row + t*w_tap + c] + bias[c] + residual[p*residual_col + c]).
-  // A sum runs over r, inside it over t. `epilogue` may be null.
+  // y[p*y_col + c] = act(Σ_r Σ_t x[r*x_row + (p*stride + t*dilation + start)*x_col + c] * w[r*w_row + t*w_tap + c] + bias[c] +
+  // residual[p*residual_col + c]). A sum runs over r, inside it over t. `epilogue` may be null.
   void (*convolve_row)(const DepthwiseRow& row, const float* x, const float* w, float* y, const DepthwiseEpilogue* epilogue);
 
   // dw[r*w_row + t*w_tap + c] += Σ_p x[r*x_row + (p*stride + t*dilation + start)*x_col + c] * dy[p*y_col + c].

@@ -29,7 +29,8 @@ void weights_row(const DepthwiseRow& d, const float* x, const float* dy, float* 
       for (int64_t p = 0; p < d.columns; ++p) {
         const int64_t at = p * d.stride + t * d.dilation + d.start;
         if (at < 0 || at >= d.width) continue;
-        for (int64_t c = 0; c < d.channels; ++c) dw[r * d.w_row + t * d.w_tap + c] += x[r * d.x_row + at * d.x_col + c] * dy[p * d.y_col + c];
+        for (int64_t c = 0; c < d.channels; ++c)
+          dw[r * d.w_row + t * d.w_tap + c] += x[r * d.x_row + at * d.x_col + c] * dy[p * d.y_col + c];
       }
 }
 

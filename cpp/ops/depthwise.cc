@@ -1,0 +1,251 @@
+#include "ops/depthwise.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/depthwise/depthwise.h"
+#include "ops/window.h"
+
+namespace wl {
+
+namespace {
+
+// Channels per block: their weights (or sums) take at most half of a 32 KB L1 cache. A multiple of every vector length.
+int64_t channel_block(const ConvShape& s) {
+  return min_of(round_up(s.oc, 64), max_of(64, 4096 / s.taps() / 64 * 64));
+}
+
+// A block of channels of output side and input side; the input side has 1/m of them.
+struct Channels {
+  int64_t begin, count;
+};
+Channels channels_of(const ConvShape& s, int64_t block) {
+  const int64_t begin = block * channel_block(s);
+  return {begin, min_of(channel_block(s), s.oc - begin)};
+}
+
+// Rows per task: enough work to pay for its start, as few halo rows read twice as balance allows.
+int64_t rows_per_task(int64_t n, int64_t rows, int64_t row_elements) {
+  const int64_t least = div_up(16384, row_elements);
+  return min_of(rows, max_of(least, min_of(16, n * rows / 64)));
+}
+
+double row_cost_ns(const ConvShape& s) {
+  return 0.05 * double(s.oc) * double(s.ow) * double(s.taps());
+}
+
+// With a multiplier m > 1, the input rows that output rows [begin, end) read, as a range clipped to the picture.
+Range input_rows(const ConvShape& s, int64_t begin, int64_t end) {
+  const int64_t first = max_of(0, begin * s.sh - s.pad_top);
+  const int64_t last = min_of(s.ih, (end - 1) * s.sh - s.pad_top + (s.kh - 1) * s.dilh + 1);
+  return {first, max_of(first, last)};
+}
+
+// Input rows in `count` channels of the output side: the rows of x themselves when m is 1, else copies widened into scratch.
+struct WideRows {
+  const float* data;  // channel `channels.begin` of row `first`, column 0
+  int64_t first, row, col;
+  const float* at(int64_t iy) const { return data + (iy - first) * row; }
+};
+
+// A multiplier cuts blocks of channels anywhere; widening then starts inside an input channel, so whole input channels are widened and the
+// first few skipped.
+WideRows wide_rows(const Kernels& kernels, const ConvShape& s, const Tensor& x, int64_t image, Range rows, Channels channels,
+                   float* scratch) {
+  const float* picture = x.f32() + image * x.strides[0];
+  const int64_t m = s.ocg();
+  if (m == 1) return {picture + rows.begin * x.strides[1] + channels.begin, rows.begin, x.strides[1], x.strides[2]};
+  const int64_t c0 = channels.begin / m, c1 = div_up(channels.begin + channels.count, m), wide = (c1 - c0) * m;
+  for (int64_t iy = rows.begin; iy < rows.end; ++iy)
+    kernels.depthwise->widen(s.iw, c1 - c0, m, picture + iy * x.strides[1] + c0, x.strides[2], scratch + (iy - rows.begin) * s.iw * wide,
+                             wide);
+  return {scratch + channels.begin - c0 * m, rows.begin, s.iw * wide, wide};
+}
+
+int64_t wide_elements(const ConvShape& s, int64_t rows) {
+  const int64_t m = s.ocg();
+  if (m == 1) return 0;
+  const int64_t input = (rows - 1) * s.sh + (s.kh - 1) * s.dilh + 1;
+  return round_up(min_of(input, s.ih) * s.iw * (channel_block(s) + 2 * m), 16);
+}
+
+// The row of a forward or backward-weights sweep over output row oy; `wide` holds its input rows. False when no filter row lies inside.
+bool sweep_row(const ConvShape& s, const WideRows& wide, int64_t oy, int64_t channels, DepthwiseRow* row, const float** x, int64_t* ky) {
+  const Range k = window_inside(oy, s.kh, s.sh, s.dilh, s.pad_top, s.ih);
+  row->channels = channels;
+  row->columns = s.ow, row->width = s.iw;
+  row->rows = k.size(), row->taps = s.kw;
+  row->stride = s.sw, row->dilation = s.dilw, row->start = -s.pad_left;
+  row->x_row = s.dilh * wide.row, row->x_col = wide.col;
+  *ky = k.begin;
+  *x = k.size() ? wide.at(oy * s.sh - s.pad_top + k.begin * s.dilh) : wide.data;
+  return k.size() > 0;
+}
+
+// --- backward-weights: how the sum is cut, by shape alone ---
+constexpr int64_t kChunkPixels = 192;  // products added in one chain before they are added to the running sum
+constexpr int64_t kMostPartials = 16;
+
+int64_t chunk_rows(const ConvShape& s) {
+  return min_of(s.oh, max_of(1, kChunkPixels / s.ow));
+}
+int64_t chunks(const ConvShape& s) {
+  return s.n * div_up(s.oh, chunk_rows(s));
+}
+// Partial sums cost memory and time to add: at most an eighth of what reading the pictures costs.
+int64_t partials(const ConvShape& s) {
+  return max_of(1, min_of(min_of(kMostPartials, chunks(s)), s.n * s.oh * s.ow / (8 * s.taps())));
+}
+
+int64_t weights_thread_elements(const ConvShape& s) {
+  return round_up(s.taps() * channel_block(s), 16) + wide_elements(s, chunk_rows(s));
+}
+
+int64_t data_rows(const ConvShape& s) {
+  return s.ocg() == 1 ? rows_per_task(s.n, s.ih, s.iw * s.oc) : min_of(s.ih, 4);
+}
+int64_t fwd_rows(const ConvShape& s) {
+  return s.ocg() == 1 ? rows_per_task(s.n, s.oh, s.ow * s.oc) : min_of(s.oh, 4);
+}
+
+int64_t thread_elements(const ConvShape& s, ConvDirection direction) {
+  switch (direction) {
+    case ConvDirection::fwd: return wide_elements(s, fwd_rows(s));
+    case ConvDirection::bwd_data: return s.ocg() == 1 ? 0 : round_up(s.iw * s.oc, 16);
+    case ConvDirection::bwd_weights: return weights_thread_elements(s);
+  }
+  return 0;
+}
+
+int64_t partial_elements(const ConvShape& s) {
+  return partials(s) == 1 ? 0 : round_up(partials(s) * s.taps() * s.oc, 16);
+}
+
+}  // namespace
+
+void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice) {
+  choice->algorithm = Algorithm::depthwise;
+  choice->packed = 0;
+  choice->workspace = threads * thread_elements(s, direction) * int64_t(sizeof(float));
+  snprintf(choice->kernel, sizeof choice->kernel, "depthwise 4x%d columns x channels", kernels.lanes);
+  const int64_t rows = direction == ConvDirection::bwd_data ? data_rows(s) : fwd_rows(s);
+  if (direction == ConvDirection::bwd_weights) {
+    choice->workspace += partial_elements(s) * int64_t(sizeof(float));
+    snprintf(choice->blocking, sizeof choice->blocking, "%lld channels x %lld rows per chunk, %lld partial sums",
+             (long long)channel_block(s), (long long)chunk_rows(s), (long long)partials(s));
+  } else {
+    snprintf(choice->blocking, sizeof choice->blocking, "%lld channels, %lld rows per task", (long long)channel_block(s), (long long)rows);
+  }
+}
+
+void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const float* w, const Tensor& y,
+                   const ConvEpilogueOperands& e) {
+  const int64_t block_rows = fwd_rows(s), row_blocks = div_up(s.oh, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
+  const int64_t scratch = thread_elements(s, ConvDirection::fwd);
+  parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
+    const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.oh, begin + block_rows);
+    for (int64_t block = 0; block < channel_blocks; ++block) {
+      const Channels channels = channels_of(s, block);
+      const WideRows wide =
+          wide_rows(kernels, s, x, image, input_rows(s, begin, end), channels, reinterpret_cast<float*>(run.workspace) + thread * scratch);
+      for (int64_t oy = begin; oy < end; ++oy) {
+        DepthwiseRow row{};
+        const float* from = nullptr;
+        int64_t ky = 0;
+        sweep_row(s, wide, oy, channels.count, &row, &from, &ky);
+        row.w_row = s.kw * s.oc, row.w_tap = s.oc;
+        row.y_col = y.strides[2];
+        const int64_t at = image * y.strides[0] + oy * y.strides[1] + channels.begin;
+        DepthwiseEpilogue epilogue{};
+        epilogue.bias = e.bias ? e.bias + channels.begin : nullptr;
+        if (e.residual) {
+          const Tensor& r = *e.residual;
+          epilogue.residual = r.f32() + image * r.strides[0] + oy * r.strides[1] + channels.begin;
+          epilogue.residual_col = r.strides[2];
+        }
+        epilogue.activation = e.activation, epilogue.alpha = e.alpha, epilogue.beta = e.beta;
+        kernels.depthwise->convolve_row(row, from, w + ky * row.w_row + channels.begin, y.f32() + at, &epilogue);
+      }
+    }
+  });
+}
+
+void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& dy, const float* w, const Tensor& dx) {
+  const int64_t block_rows = data_rows(s), row_blocks = div_up(s.ih, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
+  const int64_t m = s.ocg(), scratch = thread_elements(s, ConvDirection::bwd_data);
+  parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
+    const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.ih, begin + block_rows);
+    float* wide = reinterpret_cast<float*>(run.workspace) + thread * scratch;
+    // With a multiplier all channels of one row are gathered in scratch before they are narrowed.
+    const int64_t outer = m == 1 ? channel_blocks : end - begin, inner = m == 1 ? end - begin : channel_blocks;
+    for (int64_t i = 0; i < outer; ++i)
+      for (int64_t j = 0; j < inner; ++j) {
+        const Channels channels = channels_of(s, m == 1 ? i : j);
+        const int64_t iy = begin + (m == 1 ? j : i);
+        const WindowTaps ty = window_taps_inside(iy, s.kh, s.sh, s.dilh, s.pad_top, s.oh);
+        float* to = m == 1 ? dx.f32() + image * dx.strides[0] + iy * dx.strides[1] : wide;
+        const int64_t to_col = m == 1 ? dx.strides[2] : s.oc;
+        // The columns of one phase, ix = phase + p*sw, see the same taps.
+        for (int64_t phase = 0; phase < min_of(s.sw, s.iw); ++phase) {
+          const WindowTaps tx = window_taps(phase, s.kw, s.sw, s.dilw, s.pad_left);
+          DepthwiseRow row{};
+          row.channels = channels.count;
+          row.columns = div_up(s.iw - phase, s.sw), row.width = s.ow;
+          row.rows = ty.count, row.taps = tx.count;
+          row.stride = 1, row.dilation = tx.o_step, row.start = tx.count ? tx.o_last() : 0;
+          row.x_row = ty.o_step * dy.strides[1], row.x_col = dy.strides[2];
+          row.w_row = -ty.k_step * s.kw * s.oc, row.w_tap = -tx.k_step * s.oc;
+          row.y_col = s.sw * to_col;
+          const bool any = ty.count && tx.count;
+          const float* from = dy.f32() + image * dy.strides[0] + (any ? ty.o_last() * dy.strides[1] : 0) + channels.begin;
+          const float* weights = w + (any ? ty.k_last() * s.kw + tx.k_last() : 0) * s.oc + channels.begin;
+          kernels.depthwise->convolve_row(row, from, weights, to + phase * to_col + channels.begin, nullptr);
+        }
+        if (m > 1 && j == inner - 1)
+          kernels.depthwise->narrow(s.iw, s.ic, m, wide, s.oc, dx.f32() + image * dx.strides[0] + iy * dx.strides[1], dx.strides[2]);
+      }
+  });
+}
+
+void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const Tensor& dy, float* dw) {
+  const int64_t parts = partials(s), rows = chunk_rows(s), row_chunks = div_up(s.oh, rows), channel_blocks = div_up(s.oc, channel_block(s));
+  const int64_t elements = s.taps() * s.oc, scratch = weights_thread_elements(s);
+  float* workspace = reinterpret_cast<float*>(run.workspace);
+  float* sums = parts == 1 ? dw : workspace;  // [part][tap][oc]
+  float* thread_scratch = workspace + partial_elements(s);
+  const double cost = row_cost_ns(s) * double(s.n * s.oh);
+  parallel_for(run, parts * channel_blocks, cost, [&](int64_t task, int thread) {
+    const int64_t part = task / channel_blocks;
+    const Channels channels = channels_of(s, task % channel_blocks);
+    float* chunk_sum = thread_scratch + thread * scratch;  // [tap][channels of the block]
+    float* wide_scratch = chunk_sum + round_up(s.taps() * channel_block(s), 16);
+    float* sum = sums + part * elements + channels.begin;
+    for (int64_t t = 0; t < s.taps(); ++t) memset(sum + t * s.oc, 0, size_t(channels.count) * sizeof(float));
+    const Range range = piece(s.n * row_chunks, parts, part);
+    for (int64_t chunk = range.begin; chunk < range.end; ++chunk) {
+      const int64_t image = chunk / row_chunks, begin = chunk % row_chunks * rows, end = min_of(s.oh, begin + rows);
+      memset(chunk_sum, 0, size_t(s.taps() * channels.count) * sizeof(float));
+      const WideRows wide = wide_rows(kernels, s, x, image, input_rows(s, begin, end), channels, wide_scratch);
+      for (int64_t oy = begin; oy < end; ++oy) {
+        DepthwiseRow row{};
+        const float* from = nullptr;
+        int64_t ky = 0;
+        if (!sweep_row(s, wide, oy, channels.count, &row, &from, &ky)) continue;
+        row.w_row = s.kw * channels.count, row.w_tap = channels.count;
+        row.y_col = dy.strides[2];
+        const float* gradient = dy.f32() + image * dy.strides[0] + oy * dy.strides[1] + channels.begin;
+        kernels.depthwise->weights_row(row, from, gradient, chunk_sum + ky * row.w_row);
+      }
+      for (int64_t t = 0; t < s.taps(); ++t) kernels.depthwise->add(channels.count, chunk_sum + t * channels.count, sum + t * s.oc);
+    }
+  });
+  if (parts == 1) return;
+  const int64_t piece_size = 4096;
+  parallel_for(run, div_up(elements, piece_size), 0.2 * double(elements * parts), [&](int64_t task, int) {
+    const int64_t begin = task * piece_size, count = min_of(piece_size, elements - begin);
+    memcpy(dw + begin, sums + begin, size_t(count) * sizeof(float));
+    for (int64_t part = 1; part < parts; ++part) kernels.depthwise->add(count, sums + part * elements + begin, dw + begin);
+  });
+}
+
+}  // namespace wl
