@@ -125,6 +125,8 @@ def measure(case: Case, settings: list[str], threads: int, options: argparse.Nam
                     continue
                 result["contenders"][contender.name] = about
                 print(f"{case.net}: {contender.name} ready after {time.perf_counter() - started:.0f} s", file=sys.stderr)
+            for contender in contenders:
+                contender.ask("run", seconds=options.seconds, least=3)  # warm
             times = protocol.rounds(contenders, options.rounds, seconds=options.seconds, least=3)
     finally:
         for contender in contenders:
@@ -133,10 +135,10 @@ def measure(case: Case, settings: list[str], threads: int, options: argparse.Nam
         result["contenders"][name]["times"] = values
     ours = result["contenders"]["wiesel"]
     for name, about in result["contenders"].items():
-        about["same_net"] = about["parameters"] == ours["parameters"] and np.allclose(about["losses"], ours["losses"], rtol=1e-3)
-        if not about["same_net"]:
+        if about["parameters"] != ours["parameters"] or not np.allclose(about["losses"], ours["losses"], rtol=1e-3):
             raise RuntimeError(
-                f"{case.net}: {name} is not the same net: {about['parameters']} parameters, losses {about['losses']}; wiesel: {ours}"
+                f"{case.net}: {name} is not the same net: {about['parameters']} parameters and losses {about['losses']}, "
+                f"wiesel has {ours['parameters']} and {ours['losses']}"
             )
     return result
 
@@ -160,15 +162,13 @@ def table(results: list[dict[str, Any]], target: float) -> list[str]:
         else:
             row += ["", "", "", ""]
         lines.append("| " + " | ".join(row) + " |")
-    lines += [
-        "",
-        f"Ratios above 1: wiesel is faster. Intervals hold the median ratio with {100 * confidence:.0f} % confidence. ± is half the range.",
-    ]
+    explanation = f"Ratios above 1: wiesel is faster. Intervals hold the median ratio with {100 * confidence:.0f} % confidence"
+    lines += ["", f"{explanation}; ± is half the range.", ""]
     for result in results:
-        all_times = ", ".join(f"{name} {milliseconds(about['times'])}" for name, about in result["contenders"].items())
-        lines.append(
-            f"- {result['net']}: {all_times}; first losses {', '.join(f'{v:.4f}' for v in result['contenders']['wiesel']['losses'])}."
-        )
+        contenders = result["contenders"]
+        every = ", ".join(f"{name} {milliseconds(about['times'])}" for name, about in contenders.items())
+        losses = ", ".join(f"{value:.4f}" for value in contenders["wiesel"]["losses"])
+        lines.append(f"- {result['net']}: {every}; first losses {losses}, equal within 1e-3.")
         lines += [f"- {result['net']}: {name} did not run: {error}" for name, error in result["failed"].items()]
     return lines
 
