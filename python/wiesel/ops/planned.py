@@ -34,23 +34,6 @@ class Copy(Op):
 
 
 @register
-class Fill(Op):
-    """y = value everywhere, of the shape given: gradients that nothing contributes to."""
-
-    name = "fill"
-    defaults = {"shape": (), "value": 0.0}  # noqa: RUF012
-
-    def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
-        return (Type(tuple(attrs["shape"])),)
-
-    def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
-        return {"value": float(attrs["value"])}
-
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        return (np.full(attrs["shape"], attrs["value"], dtype=np.float32),)
-
-
-@register
 class Accumulate(Op):
     """sum = s * sum + x in place, s being the scalar slot ``accumulate``: gradients over several micro-steps."""
 

@@ -46,7 +46,7 @@ def fix_places(graph: Graph, layout: Layout, fetches: Mapping[str, Value], *, ac
     _place_updates(graph, layout, fixed)
     _place_gradients(graph, layout, fixed, accumulate)
     for slot, (name, value) in enumerate(fetches.items()):
-        placed = _claim(graph, fixed, value, Place("output", 0, slot), "forward" if value.producer is None else value.producer.entry)
+        placed = _claim(graph, fixed, value, Place("output", 0, slot), _entry(value))
         fixed.outputs.append((name, placed))
     sort_entries(graph)
     consts = {value: None for node in graph.nodes for value in node.inputs if value is not None and value.kind == "const"}
@@ -58,13 +58,18 @@ def fix_places(graph: Graph, layout: Layout, fetches: Mapping[str, Value], *, ac
 def _claim(graph: Graph, fixed: Fixed, value: Value, place: Place, entry: str) -> Value:
     """Puts the storage of ``value`` at ``place``, or a copy of it when it lies elsewhere already; returns what lies there."""
     root = storage_root(value)
-    if root.kind == "node" and root not in fixed.places and root.type.elements(1) == value.type.elements(1):
+    if root.producer is not None and root.producer.entry != "prepare" and root not in fixed.places:
         fixed.places[root] = place
         return value
     copied: Value = Builder(graph, entry=entry, path=value.name).op("copy", value)
     copied.name = value.name
     fixed.places[copied] = place
     return copied
+
+
+def _entry(value: Value) -> str:
+    """The first entry in which ``value`` can be copied into a bound array."""
+    return "grad" if value.producer is not None and value.producer.entry == "grad" else "forward"
 
 
 def _place_gradients(graph: Graph, layout: Layout, fixed: Fixed, accumulate: bool) -> None:

@@ -19,14 +19,14 @@ def last_readers(readers: Iterable[Node], position: Mapping[Node, int]) -> int:
     return max((position[node] for node in readers), default=-1)
 
 
-def roots(graph: Graph, fetches: Iterable[Value]) -> list[Value]:
-    """Values that a run must compute."""
-    return [*fetches, *graph.grads.values(), *graph.updates.values()]
+def roots(graph: Graph) -> list[Value]:
+    """Values that a run must compute: outputs, gradients, new states."""
+    return [*graph.outputs.values(), *graph.grads.values(), *graph.updates.values()]
 
 
 def remove_dead(graph: Graph, wanted: Iterable[Value]) -> None:
-    """Drops nodes that contribute to none of the ``wanted`` values, and inputs' names stay as they are."""
-    needed = {value for value in wanted}
+    """Drops nodes that contribute to none of the ``wanted`` values."""
+    needed = set(wanted)
     kept: list[Node] = []
     for node in reversed(graph.nodes):
         if any(value in needed for value in node.outputs):

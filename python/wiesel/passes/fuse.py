@@ -1,0 +1,256 @@
+"""Fewer passes over memory: bias, residual and activation into the epilogue of what makes their input, masks into the backward of
+batch normalisation, batch normalisation into the weights (inference). The result is what the unfused graph computes.
+
+A producer takes over its reader only when nobody else reads the value between them and it is not handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wiesel.graph.ir import Builder, Graph, Node, Value
+from wiesel.passes.rewrite import remove_dead, roots, substitute
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """Where an op takes a bias and a residual (positions of inputs; -1: it takes none). All have the attributes of an activation."""
+
+    bias: int
+    residual: int
+
+
+EPILOGUES: Mapping[str, Epilogue] = {
+    "conv_fwd": Epilogue(bias=2, residual=3),
+    "matmul": Epilogue(bias=2, residual=-1),
+    "bn_apply": Epilogue(bias=-1, residual=5),
+}
+
+FOLDABLE: Mapping[str, int] = {"conv_fwd": 1, "matmul": 1}
+"""Ops with weights whose last axis is the output channel, and the position of the weights."""
+
+BN_MASKS = frozenset({"relu", "relu6", "leaky_relu"})
+"""Activations whose derivative ``bn_bwd`` takes from y."""
+
+IDEMPOTENT = frozenset({"relu", "relu6", "abs"})
+
+
+def fuse(graph: Graph, *, training: bool) -> Graph:
+    """Rewrites ``graph`` in place and returns it."""
+    _merge_equal(graph)
+    fuser = _Fuser(graph)
+    fuser.clean_unary()
+    if not training:
+        fuser.fold_batch_norm()
+    fuser.fuse_forward()
+    fuser.fuse_backward()
+    remove_dead(graph, roots(graph))
+    return graph
+
+
+def _merge_equal(graph: Graph) -> None:
+    """Equal ops on equal inputs in one entry are computed once."""
+    known: dict[object, Node] = {}
+    merged: dict[Value, Value] = {}
+    for node in graph.nodes:
+        if merged and any(value in merged for value in node.inputs if value is not None):
+            node.inputs = tuple(None if value is None else merged.get(value, value) for value in node.inputs)
+        key = (node.op.name, node.entry, node.inputs, *node.attrs.items())
+        first = known.setdefault(key, node)
+        if first is not node:
+            merged.update(zip(node.outputs, first.outputs, strict=True))
+    substitute(graph, merged, nodes=())
+
+
+class _Fuser:
+    """The graph with what is known about its readers, kept true while nodes are merged."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.kept = set(roots(graph))
+        self.readers = graph.consumers()
+        self.dead: set[Node] = set()
+
+    def clean_unary(self) -> None:
+        """Drops activations that change nothing."""
+        mapping: dict[Value, Value] = {}
+        for node in self.graph.nodes:
+            if node.op.name != "unary":
+                continue
+            x, kind = node.inputs[0], node.attrs["kind"]
+            assert x is not None
+            x = mapping.get(x, x)
+            before = x.producer
+            again = before is not None and before.op.name == "unary" and before.attrs["kind"] == kind and kind in IDEMPOTENT
+            if (kind == "none" or again) and x.kind == "node":
+                mapping[node.outputs[0]] = x
+                self.dead.add(node)
+        if mapping:
+            substitute(self.graph, mapping)
+            self._sweep()
+            self.readers = self.graph.consumers()
+            self.kept = set(roots(self.graph))
+
+    def fuse_forward(self) -> None:
+        for node in self.graph.nodes:
+            if node.op.name == "unary":
+                self._fuse_activation(node)
+            elif node.op.name == "binary" and node.attrs["kind"] == "add":
+                self._fuse_bias(node) or self._fuse_residual(node)
+        self._sweep()
+
+    def fuse_backward(self) -> None:
+        for node in self.graph.nodes:
+            if node.op.name == "unary_bwd" and node.attrs["kind"] in BN_MASKS:
+                self._fuse_mask(node)
+        self._sweep()
+
+    def fold_batch_norm(self) -> None:
+        """y = gamma (conv(x, w) + b - mean) / sqrt(var + eps) + beta as one convolution: with s = gamma / sqrt(var + eps), weights
+        w s and bias (b - mean) s + beta."""
+        nodes, self.graph.nodes = self.graph.nodes, []
+        for node in nodes:
+            if node.op.name == "bn_apply":
+                self._fold(node)
+            self.graph.nodes.append(node)
+        self._sweep()
+
+    def _fold(self, node: Node) -> None:
+        x, mean, var, gamma, beta, residual = _padded(node.inputs, 6)
+        assert x is not None and mean is not None and var is not None
+        conv = self._sole_producer(x, node)
+        if conv is None or conv.op.name not in FOLDABLE or _has_epilogue(conv) or conv.attrs.get("trans_b"):
+            return
+        w = conv.inputs[FOLDABLE[conv.op.name]]
+        constants = (w, mean, var, gamma, beta, conv.inputs[2] if len(conv.inputs) > 2 else None)
+        if any(value is not None and value.kind not in ("param", "state", "const") for value in constants):
+            return
+        takes_residual = EPILOGUES[conv.op.name].residual >= 0
+        if residual is not None and not takes_residual:
+            return
+        b = Builder(self.graph, path=node.path)
+        deviation = b.op("unary", b.op("unary", var, kind="affine", alpha=1.0, beta=node.attrs["eps"]), kind="sqrt")
+        scale = b.op("binary", b.const(1.0) if gamma is None else gamma, deviation, kind="div")
+        bias = conv.inputs[2] if len(conv.inputs) > 2 else None
+        shifted = b.op("unary", mean, kind="affine", alpha=-1.0) if bias is None else b.op("binary", bias, mean, kind="sub")
+        folded_bias = b.op("binary", shifted, scale, kind="mul")
+        if beta is not None:
+            folded_bias = b.op("binary", folded_bias, beta, kind="add")
+        folded_w = b.op("binary", w, scale, kind="mul")
+        assert w is not None
+        folded_w.name = f"{w.name}:folded" if w.name else ""
+        self.dead.add(conv)
+        node.op = conv.op
+        node.inputs = (conv.inputs[0], folded_w, folded_bias, *((residual,) if takes_residual else ()))
+        activation = {name: node.attrs[name] for name in ("activation", "alpha", "beta")}
+        node.attrs = {**conv.attrs, **activation}
+
+    def _fuse_activation(self, node: Node) -> None:
+        x = node.inputs[0]
+        assert x is not None
+        producer = self._sole_producer(x, node)
+        if producer is None or producer.op.name not in EPILOGUES or producer.attrs["activation"] != "none":
+            return
+        producer.attrs.update(activation=node.attrs["kind"], alpha=node.attrs["alpha"], beta=node.attrs["beta"])
+        self._take_over(producer, node)
+
+    def _fuse_bias(self, node: Node) -> bool:
+        for x, bias in (node.inputs, node.inputs[::-1]):
+            assert x is not None and bias is not None
+            producer = self._sole_producer(x, node)
+            if producer is None or producer.op.name not in EPILOGUES or _has_epilogue(producer):
+                continue
+            position = EPILOGUES[producer.op.name].bias
+            if position < 0 or _padded(producer.inputs, position + 1)[position] is not None:
+                continue
+            if bias.kind not in ("param", "const", "state") or bias.shape != x.shape[-1:]:
+                continue
+            self._set_input(producer, position, bias, node)
+            self._take_over(producer, node)
+            return True
+        return False
+
+    def _fuse_residual(self, node: Node) -> bool:
+        """Into the later of two candidates; it runs where the addition was, when both sums are there."""
+        candidates = []
+        for x, other in (node.inputs, node.inputs[::-1]):
+            assert x is not None and other is not None
+            producer = self._sole_producer(x, node)
+            if producer is None or x is other or x.type != other.type or producer.op.name not in EPILOGUES or _has_epilogue(producer):
+                continue
+            if EPILOGUES[producer.op.name].residual >= 0:
+                candidates.append((producer, other))
+        if not candidates:
+            return False
+        producer, other = candidates[0]
+        if len(candidates) == 2 and self._comes_later(candidates[1][0], producer):
+            producer, other = candidates[1]
+        self._set_input(producer, EPILOGUES[producer.op.name].residual, other, node)
+        node.op, node.attrs, node.inputs = producer.op, producer.attrs, producer.inputs
+        node.path = producer.path or node.path
+        self.dead.add(producer)
+        for value in node.inputs:
+            if value is not None:
+                self.readers[value] = [node if reader is producer else reader for reader in self.readers.get(value, [])]
+        return True
+
+    def _comes_later(self, a: Node, b: Node) -> bool:
+        return self.graph.nodes.index(a) > self.graph.nodes.index(b)
+
+    def _fuse_mask(self, node: Node) -> None:
+        """unary_bwd(y, dy) -> d; bn_bwd(x, d, …): the latter masks dy itself, and hands d out where others read it."""
+        y, dy = node.inputs
+        masked = node.outputs[0]
+        readers = self.readers.get(masked, [])
+        if not readers or masked in self.kept:
+            return
+        first = readers[0]
+        inputs = _padded(first.inputs, 7)
+        if first.op.name != "bn_bwd" or inputs[1] is not masked or inputs[6] is not None or first.attrs["activation"] != "none":
+            return
+        first.inputs = (inputs[0], dy, *inputs[2:6], y)
+        first.attrs.update(activation=node.attrs["kind"], alpha=node.attrs["alpha"], beta=node.attrs["beta"])
+        others = [reader for reader in readers if reader is not first]
+        if others:
+            first.attrs["residual"] = True
+            dresidual = Value(masked.type, "node", masked.name, first, len(first.outputs))
+            first.outputs = (*first.outputs, dresidual)
+            for reader in others:
+                reader.inputs = tuple(dresidual if value is masked else value for value in reader.inputs)
+            self.readers[dresidual] = others
+        self.dead.add(node)
+
+    def _sole_producer(self, value: Value, reader: Node) -> Node | None:
+        """The node that makes ``value``, when ``reader`` alone reads it, once, in the same entry."""
+        producer = value.producer
+        if producer is None or value in self.kept or producer in self.dead or producer.entry != reader.entry:
+            return None
+        return producer if len(producer.outputs) == 1 and self.readers.get(value) == [reader] else None
+
+    def _take_over(self, producer: Node, reader: Node) -> None:
+        """``producer`` now makes what ``reader`` made, at its own place."""
+        producer.outputs = reader.outputs
+        for value in producer.outputs:
+            value.producer = producer
+        producer.path = producer.path or reader.path
+        self.dead.add(reader)
+
+    def _set_input(self, node: Node, position: int, value: Value, reader: Node) -> None:
+        inputs = _padded(node.inputs, position + 1)
+        inputs[position] = value
+        node.inputs = tuple(inputs)
+        self.readers[value] = [node if r is reader else r for r in self.readers.get(value, [])]
+
+    def _sweep(self) -> None:
+        if self.dead:
+            self.graph.nodes = [node for node in self.graph.nodes if node not in self.dead]
+
+
+def _has_epilogue(node: Node) -> bool:
+    position = EPILOGUES[node.op.name].residual
+    return node.attrs["activation"] != "none" or (0 <= position < len(node.inputs) and node.inputs[position] is not None)
+
+
+def _padded(inputs: tuple[Value | None, ...], count: int) -> list[Value | None]:
+    return [*inputs, *[None] * (count - len(inputs))]

@@ -1,0 +1,164 @@
+"""From a graph to a program: the passes in their order, then places, memory and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+from wiesel import _core
+from wiesel.graph.ir import Graph, Type, Value
+from wiesel.graph.show import log_stage
+from wiesel.graph.verify import verify
+from wiesel.passes.choose import choose
+from wiesel.passes.fuse import fuse
+from wiesel.passes.hoist import hoist
+from wiesel.passes.memory import Storage, peak_bytes, plan_memory
+from wiesel.passes.place import fix_places
+from wiesel.passes.rewrite import remove_dead, roots
+from wiesel.program.container import write_container
+from wiesel.program.emit import Emitter
+from wiesel.program.layout import Layout
+
+UpdateSteps: TypeAlias = Callable[[Emitter], None]
+"""Writes the steps of entry update: on ``Emitter.flat`` tensors of the buffers params, grads and opt."""
+
+ENTRY_BITS: Mapping[str, int] = {"prepare": 1, "forward": 2, "grad": 4, "update": 8}
+"""What ``Instance.run`` takes, added up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An array to bind: its name and type (leading extent BATCH: n of the run)."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """A piece of the arena: the values that lie there in turn, and from which to which node."""
+
+    names: tuple[str, ...]
+    nbytes: int
+    offset: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The memory of a program, known before anything runs. All figures are bytes; ``n`` is the planned batch."""
+
+    n: int
+    sizes: Mapping[str, int]
+    outputs: Mapping[str, int]
+    tensors: tuple[PlannedTensor, ...]
+    least: int
+    """The most that is alive at one moment: no plan of this order of steps can do with less than this arena."""
+
+    @property
+    def memory(self) -> int:
+        """The arena: activations, gradients between layers, scratch copies of weights. Equals the measured high-water mark."""
+        return self.sizes["arena"]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program with what its user must know: slots in order, the plan, the layout of the shared buffers.
+
+    ``prepares`` tells whether entry prepare has steps, so that it must run when the weights have changed.
+    """
+
+    container: bytes
+    plan: Plan
+    layout: Layout
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+    graph: Graph
+    prepares: bool
+
+    @cached_property
+    def program(self) -> _core.Program:
+        """Parsed and verified by the core."""
+        return _core.Program(self.container)
+
+    def instance(
+        self,
+        params: _core.Buffer | None = None,
+        grads: _core.Buffer | None = None,
+        state: _core.Buffer | None = None,
+        opt: _core.Buffer | None = None,
+        *,
+        threads: int = 0,
+    ) -> _core.Instance:
+        """The program with memory of its own, on these shared buffers."""
+        return _core.Instance(self.program, params, grads, state, opt, threads=threads)
+
+
+def compile_graph(
+    graph: Graph,
+    *,
+    n: int = 1,
+    training: bool = False,
+    layout: Layout | None = None,
+    update: UpdateSteps | None = None,
+    fetches: Sequence[str] | None = None,
+    accumulate: bool = False,
+) -> Compiled:
+    """Compiles ``graph`` for batches of up to ``n``; the graph itself is not changed and may be compiled again.
+
+    ``fetches`` are names of outputs or of any tensor with a module path (default: all outputs), in the order of the output slots.
+    Gradients in ``graph.grads`` are written to the gradient buffer by ``layout``; with ``accumulate`` they are added to it, times
+    the scalar slot ``accumulate``. Without ``training``, what depends on weights alone is computed by entry prepare.
+    ``update`` writes the steps of entry update. Raises KeyError for a fetch that does not exist.
+    """
+    if n < 1:
+        raise ValueError(f"a program is planned for a batch of at least 1, got {n}")
+    log_stage("tracing", graph)
+    graph = graph.copy()
+    wanted = {name: graph.find(name) for name in (graph.outputs if fetches is None else fetches)}
+    graph.outputs = wanted
+    if layout is None:
+        layout = Layout.of({k: v.type for k, v in graph.params.items()}, {k: v.type for k, v in graph.states.items()})
+    graph.grads = {name: value for name, value in graph.grads.items() if not layout.params[name].frozen}
+    remove_dead(graph, roots(graph))
+    verify(graph)
+    fuse(graph, training=training)
+    verify(graph)
+    log_stage("fusion", graph)
+    if not training:
+        hoist(graph, roots(graph))
+    choose(graph, n, training=training)
+    fixed = fix_places(graph, layout, graph.outputs, accumulate=accumulate)
+    verify(graph, types=False)
+    log_stage("placement", graph)
+    places, sizes, storages = plan_memory(graph, n, fixed.places)
+    em = Emitter(n, places, {**sizes, "params": layout.param_bytes, "grads": layout.grad_bytes, "state": layout.state_bytes})
+    for node in graph.nodes:
+        if not node.op.alias:
+            with em.within(node.entry, node.path):
+                node.op.lower(em, node)
+    if update is not None:
+        with em.within("update"):
+            update(em)
+    slots = [em.tensor(value) for value in fixed.inputs], [em.tensor(value) for _, value in fixed.outputs]
+    container = write_container({"PROG": em.finish(*slots, fixed.consts)})
+    return Compiled(
+        container,
+        _plan(n, em, fixed.outputs, storages),
+        layout,
+        tuple(Slot(name, value.type) for name, value in graph.inputs.items()),
+        tuple(Slot(name, value.type) for name, value in fixed.outputs),
+        graph,
+        any(node.entry == "prepare" for node in graph.nodes),
+    )
+
+
+def _plan(n: int, em: Emitter, outputs: Sequence[tuple[str, Value]], storages: Sequence[Storage]) -> Plan:
+    tensors = tuple(
+        PlannedTensor(tuple(value.name for value in s.values), s.nbytes, s.offset, s.begin, s.end)
+        for s in sorted(storages, key=lambda s: (s.begin, s.offset))
+    )
+    return Plan(n, em.sizes, {name: value.type.nbytes(n) for name, value in outputs}, tensors, peak_bytes(storages))

@@ -1,0 +1,107 @@
+"""One op on arrays: a small program per (op, attributes, shapes), compiled once and kept in a cache with a byte limit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wiesel import _core
+from wiesel.graph.ir import NUMPY_DTYPES, Builder, Graph, Type, Value
+from wiesel.ops.base import find
+from wiesel.ops.dispatch import to_array
+from wiesel.program.compile import ENTRY_BITS, compile_graph
+
+CACHE_BYTES = int(os.environ.get("WIESEL_OP_CACHE_BYTES", 256 << 20))
+"""Most bytes of programs and their arenas kept for repeated calls of single ops. The least recently used go first."""
+
+_DTYPE_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+_F32 = ("f32",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    instance: _core.Instance
+    outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+    simple: bool
+    nbytes: int
+
+
+_cache: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()
+_cached_bytes = 0
+_lock = threading.Lock()
+
+
+def run(op_name: str, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+    """The outputs of ``op_name`` for arrays, as one array or a tuple of them."""
+    op = find(op_name)
+    arrays = [None if item is None else to_array(item, op.dtypes.get(i, _F32), op_name, i) for i, item in enumerate(inputs)]
+    key = (op_name, _core.num_threads(), *attrs.items(), *[None if a is None else (a.dtype.char, a.shape) for a in arrays])
+    entry = _cache.get(key)
+    if entry is None:
+        entry = _compile(op_name, arrays, attrs)
+        _keep(key, entry)
+    else:
+        with _lock:
+            if key in _cache:
+                _cache.move_to_end(key)
+    if entry.simple:
+        result = entry.instance.call(arrays[0])
+        if result is not None:
+            return result
+    results = tuple(np.empty(shape, dtype) for shape, dtype in entry.outputs)
+    entry.instance.run(ENTRY_BITS["forward"], [a for a in arrays if a is not None], results)
+    return results[0] if len(results) == 1 else results
+
+
+def cache_info() -> dict[str, int]:
+    """Programs in the cache and their bytes, and the limit."""
+    return {"programs": len(_cache), "bytes": _cached_bytes, "limit": CACHE_BYTES}
+
+
+def clear_cache() -> None:
+    """Gives the memory of all kept programs back."""
+    global _cached_bytes
+    with _lock:
+        _cache.clear()
+        _cached_bytes = 0
+
+
+def _keep(key: tuple[Any, ...], entry: _Entry) -> None:
+    global _cached_bytes
+    if entry.nbytes > CACHE_BYTES:
+        return
+    with _lock:
+        if key in _cache:
+            return
+        _cache[key] = entry
+        _cached_bytes += entry.nbytes
+        while _cached_bytes > CACHE_BYTES:
+            _, dropped = _cache.popitem(last=False)
+            _cached_bytes -= dropped.nbytes
+
+
+def _compile(op_name: str, arrays: Sequence[NDArray[Any] | None], attrs: Mapping[str, Any]) -> _Entry:
+    graph = Graph()
+    values: list[Value | None] = []
+    for i, array in enumerate(arrays):
+        if array is None:
+            values.append(None)
+            continue
+        value = Value(Type(array.shape, _DTYPE_NAMES[array.dtype]), "input", f"{op_name}.{i}")
+        graph.inputs[value.name] = value
+        values.append(value)
+    made = Builder(graph, path=op_name).op(op_name, *values, **attrs)
+    outputs = made if isinstance(made, tuple) else (made,)
+    graph.outputs = {f"output.{i}": value for i, value in enumerate(outputs)}
+    compiled = compile_graph(graph, training=True)
+    memory = compiled.program.memory()
+    nbytes = 4096 + 4 * len(compiled.container) + memory["arena"] + memory["workspace"] + memory["prepared"] + memory["consts"]
+    described = tuple((value.type.shape, NUMPY_DTYPES[value.dtype]) for value in outputs)
+    return _Entry(compiled.instance(), described, len(values) == 1 and values[0] is not None and len(outputs) == 1, nbytes)
