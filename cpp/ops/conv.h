@@ -38,6 +38,14 @@ const Kernels& conv_kernels(const Step& step, const Kernels& kernels);
 // Along one axis, the output positions that read inside the input at kernel offset k*dil: the o in [0, out) with 0 <= o*stride - pad + offset < in.
 Range conv_valid(int64_t out, int64_t in, int64_t stride, int64_t pad, int64_t offset);
 
+// What a forward convolution adds to its sums before it stores them: y = act(sums + bias + residual).
+struct ConvEpilogueOperands {
+  const float* bias = nullptr;       // (oc), or null
+  const Tensor* residual = nullptr;  // extents of y, or null; may be y itself
+  UnaryKind activation = UnaryKind::none;
+  float alpha = 0, beta = 0;
+};
+
 // --- packed weights -----------------------------------------------------------------------------------------------------------------
 // Packed weights are the B operand of brgemm: [group][panel][tap][k][width] with zeros in the columns past the last channel. Forward: k runs over
 // ic/g and the columns over oc/g; backward-data: the other way round, and taps are ordered by phase (conv_bwd_data.cc).

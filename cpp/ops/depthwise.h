@@ -15,13 +15,6 @@ inline bool depthwise_applies(const ConvShape& s) {
 // Fills algorithm, workspace, kernel and blocking; `packed` stays 0: all three directions read and write canonical weights.
 void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice);
 
-struct ConvEpilogueOperands {
-  const float* bias = nullptr;       // (oc), or null
-  const Tensor* residual = nullptr;  // extents of y, or null; may be y itself
-  UnaryKind activation = UnaryKind::none;
-  float alpha = 0, beta = 0;
-};
-
 // y = act(conv(x, w) + bias + residual)
 void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const float* w, const Tensor& y,
                    const ConvEpilogueOperands& epilogue);

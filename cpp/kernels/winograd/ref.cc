@@ -1,4 +1,5 @@
 #include "kernels/winograd/winograd.h"
+#include "simd/activation.h"
 
 namespace wl {
 namespace ref {
@@ -65,7 +66,7 @@ void input(const float* const* d, float* v, int64_t stride, int64_t channels) {
 }
 
 template <int size>
-void output(const float* m, int64_t stride, float* const* y, int64_t channels) {
+void output(const float* m, int64_t stride, const WinogradOutput& to, int64_t channels) {
   const Matrices f = matrices(size);
   for (int64_t c = 0; c < channels; ++c) {
     double in[36], out[16];
@@ -73,7 +74,10 @@ void output(const float* m, int64_t stride, float* const* y, int64_t channels) {
     both_axes(
         f.m, f.t, [&](int i, int j) { return f.at[i][j]; }, in, out);
     for (int p = 0; p < f.m * f.m; ++p)
-      if (y[p]) y[p][c] = float(out[p]);
+      if (to.y[p]) {
+        const float sum = float(out[p]) + (to.bias ? to.bias[c] : 0) + (to.residual ? to.residual[p][c] : 0);
+        to.y[p][c] = unary_apply(to.activation, set1(sum), set1(to.alpha), set1(to.beta))[0];
+      }
   }
 }
 

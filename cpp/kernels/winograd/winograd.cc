@@ -1,6 +1,6 @@
 #include "kernels/winograd/winograd.h"
 
-#include "simd/simd.h"
+#include "simd/activation.h"
 
 namespace wl {
 namespace WL_ISA {
@@ -131,13 +131,19 @@ void input(const float* const* d, float* v, int64_t stride, int64_t channels) {
 }
 
 template <class F>
-void output(const float* m, int64_t stride, float* const* y, int64_t channels) {
+void output(const float* m, int64_t stride, const WinogradOutput& to, int64_t channels) {
+  const f32v alpha = set1(to.alpha), beta = set1(to.beta);
   over_channels(channels, [&](auto get, auto put, int64_t c) {
     f32v in[F::kT][F::kT], out[F::kM][F::kM];
     for (int e = 0; e < F::kT * F::kT; ++e) in[e / F::kT][e % F::kT] = get(m + e * stride + c);
     both_axes(in, out, F::at);
-    for (int p = 0; p < F::kM * F::kM; ++p)
-      if (y[p]) put(y[p] + c, out[p / F::kM][p % F::kM]);
+    const f32v bias = to.bias ? get(to.bias + c) : zero();
+    for (int p = 0; p < F::kM * F::kM; ++p) {
+      if (!to.y[p]) continue;
+      f32v y = out[p / F::kM][p % F::kM] + bias;
+      if (to.residual) y = y + get(to.residual[p] + c);
+      put(to.y[p] + c, unary_apply(to.activation, y, alpha, beta));
+    }
   });
 }
 

@@ -8,6 +8,8 @@
 #pragma once
 #include <stdint.h>
 
+#include "ops/kinds.h"
+
 namespace wl {
 
 // Two sizes: index 0 is F(2x2,3x3), index 1 is F(4x4,3x3).
@@ -19,13 +21,22 @@ constexpr int winograd_t(int size) {
   return winograd_m(size) + 2;
 }  // inputs per tile and axis: t*t products per tile
 
+// Where a tile of outputs goes: y[p][c] = activation(tile[p][c] + bias[c] + residual[p][c]) for the pixels p whose y[p] is not null.
+struct WinogradOutput {
+  float* const* y = nullptr;
+  const float* bias = nullptr;             // `channels` values, or null
+  const float* const* residual = nullptr;  // pointers as y's, or null
+  UnaryKind activation = UnaryKind::none;
+  float alpha = 0, beta = 0;
+};
+
 struct WinogradKernels {
   // v[e*stride + c] = (Bt d B)[e], e in [0, t*t), c in [0, channels). d[p] points at the channels of pixel p (row-major t x t); pixels
   // outside the image point at `channels` zeros. `v` does not overlap d.
   void (*input[kWinogradSizes])(const float* const* d, float* v, int64_t stride, int64_t channels);
 
-  // y[p][c] = (At M A)[p] with M[e] = m[e*stride + c], p in [0, m*m). A null y[p] is not stored.
-  void (*output[kWinogradSizes])(const float* m, int64_t stride, float* const* y, int64_t channels);
+  // tile[p][c] = (At M A)[p] with M[e] = m[e*stride + c], p in [0, m*m) row-major.
+  void (*output[kWinogradSizes])(const float* m, int64_t stride, const WinogradOutput& out, int64_t channels);
 
   // u[e*stride + c] = (G g Gt)[e] with g[tap] = w[tap*tap_stride + c], tap in [0, 9) row-major.
   void (*weights[kWinogradSizes])(const float* w, int64_t tap_stride, float* u, int64_t stride, int64_t channels);
