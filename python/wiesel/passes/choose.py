@@ -44,6 +44,7 @@ def _choose_one(graph: Graph, node: Node, n: int, training: bool, isa: str | Non
         return
     w = node.inputs[1]
     assert w is not None
+    node.attrs.update(kernel_h=w.shape[0], kernel_w=w.shape[1])  # packed weights have no extents of their own
     conv = {name: value for name, value in node.op.step_attrs(node.attrs).items() if name not in ("activation", "alpha", "beta")}
     key = (w, direction, *sorted(conv.items()))
     packed = packs.get(key)
