@@ -17,12 +17,12 @@ struct ConvShape {
   double macs() const { return double(n) * double(oh) * double(ow) * double(oc) * double(taps()) * double(icg()); }
 };
 
-// The shape of a step between `x` (input side: x or dx) and `y` (output side: y or dy). Kernel extents come from the attributes kernel_h and
-// kernel_w, or where these are absent from the canonical weight `w` (w or dw; null or packed: the attributes are needed).
+// The shape of a step between `x` (input side: x or dx) and `y` (output side: y or dy). Kernel extents come from the attributes kernel_h
+// and kernel_w, or where these are absent from the canonical weight `w` (w or dw; null or packed: the attributes are needed).
 ConvShape conv_shape(const Step& step, const Tensor& x, const Tensor& y, const Tensor* w);
 
-// All that conv_fwd, conv_bwd_data and conv_bwd_weights rely on about x, y, the attributes and how they fit: float32, rank 4, channel stride 1,
-// ranges, divisibility by groups, oh = (ih + pad_top + pad_bottom - dilh*(kh-1) - 1) / sh + 1 (rounded down) and ow alike.
+// All that conv_fwd, conv_bwd_data and conv_bwd_weights rely on about x, y, the attributes and how they fit: float32, rank 4, channel
+// stride 1, ranges, divisibility by groups, oh = (ih + pad_top + pad_bottom - dilh*(kh-1) - 1) / sh + 1 (rounded down) and ow alike.
 Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Tensor* w);
 
 // `w` is the canonical float32 weight of `shape`.
@@ -30,12 +30,15 @@ Status conv_verify_weights(const Step& step, const ConvShape& shape, const Tenso
 
 // `w` is either the canonical weight or the packed bytes (u8, rank 1, at least conv_packed_bytes) for this direction.
 Status conv_verify_operand(const Step& step, const ConvShape& shape, ConvDirection direction, const Tensor& w);
-inline bool is_packed(const Tensor& w) { return w.dtype == DType::u8; }
+inline bool is_packed(const Tensor& w) {
+  return w.dtype == DType::u8;
+}
 
 // The kernels that a step runs on: those of its run, or the reference ones where its algorithm is `ref`.
 const Kernels& conv_kernels(const Step& step, const Kernels& kernels);
 
-// Along one axis, the output positions that read inside the input at kernel offset k*dil: the o in [0, out) with 0 <= o*stride - pad + offset < in.
+// Along one axis, the output positions that read inside the input at kernel offset k*dil: the o in [0, out) with 0 <= o*stride - pad +
+// offset < in.
 Range conv_valid(int64_t out, int64_t in, int64_t stride, int64_t pad, int64_t offset);
 
 // What a forward convolution adds to its sums before it stores them: y = act(sums + bias + residual).
@@ -47,13 +50,14 @@ struct ConvEpilogueOperands {
 };
 
 // --- packed weights -----------------------------------------------------------------------------------------------------------------
-// Packed weights are the B operand of brgemm: [group][panel][tap][k][width] with zeros in the columns past the last channel. Forward: k runs over
-// ic/g and the columns over oc/g; backward-data: the other way round, and taps are ordered by phase (conv_bwd_data.cc).
+// Packed weights are the B operand of brgemm: [group][panel][tap][k][width] with zeros in the columns past the last channel. Forward: k
+// runs over ic/g and the columns over oc/g; backward-data: the other way round, and taps are ordered by phase (conv_bwd_data.cc).
 
 // Bytes of the packed weights for a direction: the same on every ISA.
 int64_t conv_packed_bytes(const ConvShape& shape, ConvDirection direction);
 
 // Packs canonical `w` for `direction` into `packed`; parallel.
-void conv_pack_weights(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const float* w, float* packed);
+void conv_pack_weights(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const float* w,
+                       float* packed);
 
 }  // namespace wl

@@ -15,15 +15,18 @@ Status verify_activation_tensor(const Step& step, const Tensor& t, const char* w
 }
 
 Status verify_range(const Step& step, const char* what, int64_t value, int64_t low, int64_t high) {
-  WL_CHECK(value >= low && value <= high, "%s: %s is %lld, outside %lld…%lld", step.path, what, (long long)value, (long long)low, (long long)high);
+  WL_CHECK(value >= low && value <= high, "%s: %s is %lld, outside %lld…%lld", step.path, what, (long long)value, (long long)low,
+           (long long)high);
   return Status::good();
 }
 
-Status verify_extent(const Step& step, const char* axis, int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pads, int64_t dilation) {
+Status verify_extent(const Step& step, const char* axis, int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pads,
+                     int64_t dilation) {
   const int64_t room = in + pads - dilation * (kernel - 1) - 1;
   const int64_t expect = room < 0 ? 0 : room / stride + 1;
-  WL_CHECK(expect == out, "%s: %s: input %lld, kernel %lld, stride %lld, padding %lld, dilation %lld give %lld positions, not %lld", step.path, axis,
-           (long long)in, (long long)kernel, (long long)stride, (long long)pads, (long long)dilation, (long long)expect, (long long)out);
+  WL_CHECK(expect == out, "%s: %s: input %lld, kernel %lld, stride %lld, padding %lld, dilation %lld give %lld positions, not %lld",
+           step.path, axis, (long long)in, (long long)kernel, (long long)stride, (long long)pads, (long long)dilation, (long long)expect,
+           (long long)out);
   return Status::good();
 }
 
@@ -61,25 +64,29 @@ Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Ten
   WL_TRY(verify_range(step, "dilation_h", s.dilh, 1, kMaxStep));
   WL_TRY(verify_range(step, "dilation_w", s.dilw, 1, kMaxStep));
   WL_TRY(verify_range(step, "groups", s.g, 1, s.ic < s.oc ? s.ic : s.oc));
-  WL_CHECK(s.ic % s.g == 0 && s.oc % s.g == 0, "%s: %lld -> %lld channels do not divide into %lld groups", step.path, (long long)s.ic, (long long)s.oc,
-           (long long)s.g);
+  WL_CHECK(s.ic % s.g == 0 && s.oc % s.g == 0, "%s: %lld -> %lld channels do not divide into %lld groups", step.path, (long long)s.ic,
+           (long long)s.oc, (long long)s.g);
   WL_TRY(verify_extent(step, "rows", s.ih, s.oh, s.kh, s.sh, s.pad_top + s.pad_bottom, s.dilh));
   WL_TRY(verify_extent(step, "columns", s.iw, s.ow, s.kw, s.sw, s.pad_left + s.pad_right, s.dilw));
   const int64_t algorithm = step.i(AttrKey::algorithm);
-  WL_CHECK(algorithm >= 0 && algorithm <= int64_t(Algorithm::depthwise), "%s: no kernel for algorithm %lld", step.path, (long long)algorithm);
+  WL_CHECK(algorithm >= 0 && algorithm <= int64_t(Algorithm::depthwise), "%s: no kernel for algorithm %lld", step.path,
+           (long long)algorithm);
   return Status::good();
 }
 
 Status conv_verify_weights(const Step& step, const ConvShape& s, const Tensor& w) {
-  WL_CHECK(w.dtype == DType::f32 && w.rank == 4 && w.dense() && w.dims[0] == s.kh && w.dims[1] == s.kw && w.dims[2] == s.icg() && w.dims[3] == s.oc,
-           "%s: the weight is not dense float32 (%lld, %lld, %lld, %lld)", step.path, (long long)s.kh, (long long)s.kw, (long long)s.icg(), (long long)s.oc);
+  WL_CHECK(w.dtype == DType::f32 && w.rank == 4 && w.dense() && w.dims[0] == s.kh && w.dims[1] == s.kw && w.dims[2] == s.icg() &&
+               w.dims[3] == s.oc,
+           "%s: the weight is not dense float32 (%lld, %lld, %lld, %lld)", step.path, (long long)s.kh, (long long)s.kw, (long long)s.icg(),
+           (long long)s.oc);
   return Status::good();
 }
 
 Status conv_verify_operand(const Step& step, const ConvShape& s, ConvDirection direction, const Tensor& w) {
   if (!is_packed(w)) return conv_verify_weights(step, s, w);
   const int64_t need = conv_packed_bytes(s, direction);
-  WL_CHECK(w.rank == 1 && w.strides[0] == 1 && w.dims[0] >= need, "%s: packed weights hold fewer than %lld dense bytes", step.path, (long long)need);
+  WL_CHECK(w.rank == 1 && w.strides[0] == 1 && w.dims[0] >= need, "%s: packed weights hold fewer than %lld dense bytes", step.path,
+           (long long)need);
   WL_CHECK(w.offset % kCacheLine == 0, "%s: packed weights are not aligned to %lld bytes", step.path, (long long)kCacheLine);
   return Status::good();
 }

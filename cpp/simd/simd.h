@@ -60,21 +60,32 @@ WL_INLINE f32v max(f32v a, f32v b) { return select(a < b, b, a); }
 WL_INLINE f32v min(f32v a, f32v b) { return select(a > b, b, a); }
 WL_INLINE f32v abs(f32v a) { return from_bits(bits(a) & 0x7fffffff); }
 
+#if defined(__AVX2__) && WL_VECTOR_BYTES == 32
+// All ones in the first n lanes.
+WL_INLINE i32v first_lanes(int n) { return i32v{0, 1, 2, 3, 4, 5, 6, 7} < n; }
+#endif
+
 // The first `n` lanes (0 < n < kLanes) from memory, zeros in the rest; touches no byte past p + n.
 WL_INLINE f32v load_partial(const float* p, int n) {
 #if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
   return (f32v)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif defined(__AVX2__) && WL_VECTOR_BYTES == 32
+  return (f32v)_mm256_maskload_ps(p, (__m256i)first_lanes(n));
 #else
   f32v v{};
-  memcpy(&v, p, (size_t)n * sizeof(float));
+  for (int i = 0; i < kLanes; ++i)
+    if (i < n) v[i] = p[i];
   return v;
 #endif
 }
 WL_INLINE void store_partial(float* p, f32v v, int n) {
 #if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif defined(__AVX2__) && WL_VECTOR_BYTES == 32
+  _mm256_maskstore_ps(p, (__m256i)first_lanes(n), (__m256)v);
 #else
-  memcpy(p, &v, (size_t)n * sizeof(float));
+  for (int i = 0; i < kLanes; ++i)
+    if (i < n) p[i] = v[i];
 #endif
 }
 

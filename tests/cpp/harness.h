@@ -2,6 +2,7 @@
 // A test file is a plain main() that ends in `return harness::finish();`.
 #pragma once
 #include <math.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,15 +31,25 @@ inline long& checks() {
   return count;
 }
 
-// Counts; on failure prints place and text, and the test goes on. Prints at most 50 failures.
-#define CHECK(cond, ...)                                            \
-  do {                                                              \
-    ++harness::checks();                                            \
-    if (!(cond) && ++harness::failures() <= 50) {                   \
-      printf("%s:%d: %s failed: ", __FILE__, __LINE__, #cond);      \
-      printf("" __VA_ARGS__);                                       \
-      printf("\n");                                                 \
-    }                                                               \
+// Prints at most 50 failures.
+__attribute__((format(printf, 4, 5))) inline void report(const char* file, int line, const char* condition, const char* format = nullptr,
+                                                         ...) {
+  if (++failures() > 50) return;
+  printf("%s:%d: %s failed%s", file, line, condition, format ? ": " : "");
+  if (format) {
+    va_list args;
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+  }
+  printf("\n");
+}
+
+// Counts; on failure prints place, condition and the text (printf's form, may be left out), and the test goes on.
+#define CHECK(cond, ...)                                                    \
+  do {                                                                      \
+    ++harness::checks();                                                    \
+    if (!(cond)) harness::report(__FILE__, __LINE__, #cond, ##__VA_ARGS__); \
   } while (0)
 
 inline int finish() {
@@ -105,7 +116,7 @@ struct Random {
     return z ^ (z >> 31);
   }
   int64_t integer(int64_t low, int64_t high) { return low + (int64_t)(next() % (uint64_t)(high - low + 1)); }  // both ends included
-  float real() { return (float)((double)(next() >> 11) * 0x1p-52 - 1.0); }                                    // [-1, 1)
+  float real() { return (float)((double)(next() >> 11) * 0x1p-52 - 1.0); }                                     // [-1, 1)
 };
 
 // Integers in [-range, range]: sums of products stay exact in float32, so results must agree to the bit.
@@ -118,14 +129,16 @@ void fill_reals(Buffer& b, Random& random) {
   for (auto& v : b) v = random.real();
 }
 
-// --- kernels of this machine --------------------------------------------------------------------------------------------------------------
+// --- kernels of this machine
+// --------------------------------------------------------------------------------------------------------------
 template <class Body>
 void for_each_kernels(Body body) {
   for (const wl::Kernels* const* k = wl::runnable_kernels(); *k; ++k) body(**k);
 }
 
-// --- case files ---------------------------------------------------------------------------------------------------------------------------
-// A line of tests/cases/*.txt: words of letters each followed by an integer ("ih7" "pad_top2"), with or without spaces between.
+// --- case files
+// --------------------------------------------------------------------------------------------------------------------------- A line of
+// tests/cases/*.txt: words of letters each followed by an integer ("ih7" "pad_top2"), with or without spaces between.
 struct Case {
   std::string text;
   std::map<std::string, int64_t> values;
@@ -176,8 +189,9 @@ inline std::vector<Case> read_cases(const char* name) {
   return cases;
 }
 
-// --- one op as a step -----------------------------------------------------------------------------------------------------------------------
-// A dense descriptor over `data`; set strides after for views.
+// --- one op as a step
+// ----------------------------------------------------------------------------------------------------------------------- A dense
+// descriptor over `data`; set strides after for views.
 inline wl::Tensor tensor(const void* data, std::initializer_list<int64_t> dims, wl::DType dtype = wl::DType::f32) {
   wl::Tensor t;
   t.data = (char*)data;
@@ -218,7 +232,8 @@ class OpRun {
     if (op().choose) op().choose(step, kernels, threads, &choice);
     return choice;
   }
-  // Verifies and runs with a guarded workspace of exactly the size that was asked for. Returns false, with a failed check, when the verifier refuses.
+  // Verifies and runs with a guarded workspace of exactly the size that was asked for. Returns false, with a failed check, when the
+  // verifier refuses.
   bool run(const wl::Kernels& kernels, int threads = 1, const wl::Scalar* scalars = nullptr) const {
     const wl::Status status = verify();
     CHECK(bool(status), "%s", status.text);

@@ -3,13 +3,14 @@
 //   sum[r][j] = Σ_{t < taps} Σ_{p < k} A_t[r][p] * B_t[p][j]              r < m, j < n
 //   c[r][j]   = activation(c_old[r][j] (if accumulate) + sum[r][j] + bias[j] + residual[r][j])
 //
-// Every sum[r][j] is one chain of multiply-adds over (t, p) in order, cut every kBrgemmFlush terms (never inside the chain of a tap of at most that
-// length): the partial sums are added in order. So the bits of an element depend on its row of A, its column of B, taps and k alone, not
-// on m, n, the tile it falls into, or (for pieces of k that are multiples of kBrgemmFlush and `accumulate`) on how k was cut.
+// Every sum[r][j] is one chain of multiply-adds over (t, p) in order, cut every kBrgemmFlush terms (never inside the chain of a tap of at
+// most that length): the partial sums are added in order. So the bits of an element depend on its row of A, its column of B, taps and k
+// alone, not on m, n, the tile it falls into, or (for pieces of k that are multiples of kBrgemmFlush and `accumulate`) on how k was cut.
 //
 // A caller must see to it that
 //   - rows of A hold k readable floats; nothing else of A is touched;
-//   - B comes in panels of `width` columns (pack() and pack_transposed() make them), whose rows are readable up to the end of the last vector
+//   - B comes in panels of `width` columns (pack() and pack_transposed() make them), whose rows are readable up to the end of the last
+//   vector
 //     that holds one of the n columns, i.e. up to round_up(n, lanes); what stands past column n is ignored but must be initialised;
 //   - only the m x n rectangle of C is read (if accumulate) and written; bias and residual are read for n columns;
 //   - C does not overlap A or B.
@@ -44,8 +45,8 @@ struct BrgemmArgs {
   BrgemmOutput out;
 };
 
-// A transposed, the sum in segments: A_s[r][p] = segments[s].a[p * a_stride + r], B_s[p][j] = segments[s].b[(j / width) * b_panel + p * b_stride + j % width].
-// The terms run over the segments in order (they take the place of taps, each with its own k).
+// A transposed, the sum in segments: A_s[r][p] = segments[s].a[p * a_stride + r], B_s[p][j] = segments[s].b[(j / width) * b_panel + p *
+// b_stride + j % width]. The terms run over the segments in order (they take the place of taps, each with its own k).
 struct BrgemmSegment {
   const float *a, *b;
   int64_t k;
@@ -57,7 +58,8 @@ struct BrgemmTransposedArgs {
   BrgemmOutput out;
 };
 
-// Brings a k x n matrix into panels: dst[(j / width) * panel + p * width + j % width] = element (p, j), zeros for the columns from n to the end of the last panel.
+// Brings a k x n matrix into panels: dst[(j / width) * panel + p * width + j % width] = element (p, j), zeros for the columns from n to the
+// end of the last panel.
 struct BrgemmPackArgs {
   const float* src = nullptr;  // pack: element (p, j) is src[p * stride + j]; pack_transposed: src[j * stride + p]
   int64_t stride = 0, k = 0, n = 0;

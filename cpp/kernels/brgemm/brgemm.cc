@@ -1,0 +1,332 @@
+// The register-tiled product on vectors, see brgemm.h. One source for every ISA: the tile shape follows the number of registers.
+//
+// A tile holds MR x NV accumulators; per step of k it loads NV vectors of B and broadcasts MR values of A. 12x2 (32 registers) and 6x2 (16
+// registers) reach 91-100 % of the multiply-add peak while B comes from the first two cache levels. Where the sum is short, or there are
+// few rows, 6x4 is better with 32 registers: fewer passes over A and enough independent chains.
+#include "kernels/brgemm/brgemm.h"
+
+#include "base/align.h"
+#include "simd/activation.h"
+#include "simd/transpose.h"
+
+namespace wl {
+namespace WL_ISA {
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRows = 12, kWideRows = 6;  // 32 registers
+#define WL_TILE_ROWS "12x"
+#else
+constexpr int kRows = 6, kWideRows = 0;  // 16 registers: no wide tile
+#define WL_TILE_ROWS "6x"
+#endif
+constexpr int kNarrowRows = 12;     // one vector of columns
+constexpr int kWideTerms = 192;     // up to so many terms the wide tile is faster
+constexpr int kPrefetch = 32;       // rows of B ahead
+constexpr int kWidth = 2 * kLanes;  // columns of a panel
+
+// One tile of the output: rows [row, row + MR), columns [column, column + columns) with columns <= NV * kLanes.
+struct Place {
+  int64_t row, column, columns;
+};
+
+// --- the sum
+// ------------------------------------------------------------------------------------------------------------------------------
+
+// acc[r][v] += Σ_{p < k} a_r[p] * b[p][v]. a_r[p] is a[r][p], or a[0][p * a_stride + r] for a transposed A. Vectors v >= 2 lie in the next
+// panel.
+template <int MR, int NV, bool kTransposed>
+WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t a_stride, const float* b, int64_t b_stride,
+                            int64_t b_panel, int64_t k) {
+  const float* a0 = a[0];
+  const float* next = b + b_panel;
+  int64_t p = 0;
+  const auto step = [&](int64_t q) __attribute__((always_inline)) {
+    f32v bv[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) bv[v] = v < 2 ? load(b + v * kLanes) : load(next + (v - 2) * kLanes);
+#pragma GCC unroll 4
+    for (int byte = 0; byte < (NV < 2 ? NV : 2) * WL_VECTOR_BYTES; byte += 64)
+      __builtin_prefetch(reinterpret_cast<const char*>(b + kPrefetch * b_stride) + byte);
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
+      const f32v av = set1(kTransposed ? a0[r] : a[r][q]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] = fma(av, bv[v], acc[r][v]);
+    }
+    b += b_stride;
+    if (NV > 2) next += b_stride;
+    if (kTransposed) a0 += a_stride;
+  };
+  for (; p + 2 <= k; p += 2) {
+    step(p);
+    step(p + 1);
+  }
+  if (p < k) step(p);
+}
+
+// acc += total if anything was flushed to it; GCC cannot see that `total` is read only then.
+#if !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+template <int MR, int NV>
+WL_INLINE void add_total(f32v (&acc)[MR][NV], const f32v* total) {
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) acc[r][v] = total[r * NV + v] + acc[r][v];
+}
+#if !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+// Adds one tap or segment to the sums, moving them out of the registers every kBrgemmFlush terms. Leaves `a` behind its last term.
+template <int MR, int NV, bool kTransposed>
+WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_t& terms, const float* (&a)[MR], int64_t a_stride,
+                         const float* b, int64_t b_stride, int64_t b_panel, int64_t k) {
+  for (int64_t p = 0; p < k; p += kBrgemmFlush) {
+    const int64_t piece = k - p < kBrgemmFlush ? k - p : kBrgemmFlush;
+    if (terms + piece > kBrgemmFlush) {
+      if (flushed) add_total<MR, NV>(acc, total);
+#pragma GCC unroll 12
+      for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) {
+          total[r * NV + v] = acc[r][v];
+          acc[r][v] = zero();
+        }
+      flushed = true;
+      terms = 0;
+    }
+    multiply_add<MR, NV, kTransposed>(acc, a, a_stride, b, b_stride, b_panel, piece);
+    terms += piece;
+    b += piece * b_stride;
+#pragma GCC unroll 12
+    for (int r = 0; r < (kTransposed ? 1 : MR); ++r) a[r] += kTransposed ? piece * a_stride : piece;
+  }
+}
+
+// --- the way in and out
+// -----------------------------------------------------------------------------------------------------------------------
+
+WL_INLINE f32v load_columns(const float* p, int64_t n) {
+  return n >= kLanes ? load(p) : load_partial(p, (int)n);
+}
+WL_INLINE void store_columns(float* p, f32v v, int64_t n) {
+  if (n >= kLanes)
+    store(p, v);
+  else
+    store_partial(p, v, (int)n);
+}
+
+// total[r * vectors + v] = what c holds. Columns past the last are zero.
+__attribute__((noinline)) void load_output(f32v* total, const BrgemmOutput& out, const Place& at, int rows, int vectors) {
+  for (int r = 0; r < rows; ++r) {
+    const float* c = out.c[at.row + r] + out.c_offset + at.column;
+    for (int v = 0; v < vectors; ++v) {
+      const int64_t n = at.columns - v * kLanes;
+      total[r * vectors + v] = n > 0 ? load_columns(c + v * kLanes, n) : zero();
+    }
+  }
+}
+
+// The general way out: any columns, bias, residual and activation.
+__attribute__((noinline)) void store_output(const f32v* sum, const BrgemmOutput& out, const Place& at, int rows, int vectors) {
+  const f32v alpha = set1(out.alpha), beta = set1(out.beta);
+  for (int v = 0; v < vectors; ++v) {
+    const int64_t n = at.columns - v * kLanes, column = at.column + v * kLanes;
+    if (n <= 0) break;
+    const f32v bias = out.bias ? load_columns(out.bias + column, n) : zero();
+    for (int r = 0; r < rows; ++r) {
+      f32v y = sum[r * vectors + v];
+      if (out.bias) y = y + bias;
+      if (out.residual) y = y + load_columns(out.residual[at.row + r] + out.c_offset + column, n);
+      store_columns(out.c[at.row + r] + out.c_offset + column, unary_apply(out.activation, y, alpha, beta), n);
+    }
+  }
+}
+
+// The frequent way out, straight from the registers: whole vectors, no residual, no activation but relu.
+template <int MR, int NV>
+WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place& at) {
+  if (at.columns < NV * kLanes || out.residual || out.activation > UnaryKind::relu) {
+    f32v sum[MR * NV];
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) sum[r * NV + v] = acc[r][v];
+    return store_output(sum, out, at, MR, NV);
+  }
+  if (out.bias) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      const f32v bias = load(out.bias + at.column + v * kLanes);
+#pragma GCC unroll 12
+      for (int r = 0; r < MR; ++r) acc[r][v] = acc[r][v] + bias;
+    }
+  }
+  if (out.activation == UnaryKind::relu) {
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] = max(acc[r][v], zero());
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r) {
+    float* c = out.c[at.row + r] + out.c_offset + at.column;
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) store(c + v * kLanes, acc[r][v]);
+  }
+}
+
+// --- tiles
+// --------------------------------------------------------------------------------------------------------------------------------
+
+template <int MR, int NV>
+__attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const float* b) {
+  f32v acc[MR][NV] = {}, total[MR * NV];
+  bool flushed = g.out.accumulate;
+  if (flushed) load_output(total, g.out, at, MR, NV);
+  int64_t terms = 0;
+  const float* const* rows = g.a + at.row;
+  for (int64_t t = 0; t < g.taps; ++t, rows += g.a_rows, b += g.k * g.b_stride) {
+    const float* a[MR];
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) a[r] = rows[r] + g.a_offset;
+    add_terms<MR, NV, false>(acc, total, flushed, terms, a, 0, b, g.b_stride, g.b_panel, g.k);
+  }
+  if (flushed) add_total<MR, NV>(acc, total);
+  finish<MR, NV>(acc, g.out, at);
+}
+
+template <int MR, int NV>
+__attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset) {
+  f32v acc[MR][NV] = {}, total[MR * NV];
+  bool flushed = g.out.accumulate;
+  if (flushed) load_output(total, g.out, at, MR, NV);
+  int64_t terms = 0;
+  for (int64_t s = 0; s < g.count; ++s) {
+    const BrgemmSegment& segment = g.segments[s];
+    const float* a[MR] = {segment.a + at.row};
+    add_terms<MR, NV, true>(acc, total, flushed, terms, a, g.a_stride, segment.b + b_offset, g.b_stride, g.b_panel, segment.k);
+  }
+  if (flushed) add_total<MR, NV>(acc, total);
+  finish<MR, NV>(acc, g.out, at);
+}
+
+// The tile functions of one width, by rows.
+template <class Args, class B, int NV>
+WL_INLINE void run_tile(const Args& g, const Place& at, B b, int64_t rows) {
+  switch (rows) {
+#define WL_TILE(MR)                                                                                    \
+  case MR:                                                                                             \
+    if constexpr (MR <= (NV == 1 ? kNarrowRows : NV == 2 ? kRows : kWideRows)) tile<MR, NV>(g, at, b); \
+    return;
+    WL_TILE(1) WL_TILE(2) WL_TILE(3) WL_TILE(4) WL_TILE(5) WL_TILE(6) WL_TILE(7) WL_TILE(8) WL_TILE(9) WL_TILE(10) WL_TILE(11) WL_TILE(12)
+#undef WL_TILE
+  }
+}
+
+// All tiles: rows in nearly equal tiles outside, panels inside. `b_at` tells where the panel of a column begins.
+template <class Args, class BAt>
+WL_INLINE void run_tiles(const Args& g, int64_t terms, BAt b_at) {
+  if (g.m <= 0 || g.n <= 0) return;
+  const bool wide = kWideRows > 0 && g.n > 3 * kLanes && (terms <= kWideTerms || g.m <= kWideRows);
+  const int64_t most = wide ? kWideRows : g.n <= kLanes ? kNarrowRows : kRows;
+  const int64_t tiles = (g.m + most - 1) / most, base = g.m / tiles, more = g.m % tiles;
+  Place at{0, 0, 0};
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t rows = base + (i < more);
+    for (at.column = 0; at.column < g.n; at.column += at.columns) {
+      const int64_t left = g.n - at.column;
+      const auto b = b_at(at.column);
+      if (kWideRows > 0 && wide && left > 3 * kLanes) {
+        at.columns = left < 4 * kLanes ? left : 4 * kLanes;
+        if constexpr (kWideRows > 0) run_tile<Args, decltype(b_at(0)), 4>(g, at, b, rows);
+      } else if (left > kLanes) {
+        at.columns = left < kWidth ? left : kWidth;
+        run_tile<Args, decltype(b_at(0)), 2>(g, at, b, rows);
+      } else {
+        at.columns = left;
+        run_tile<Args, decltype(b_at(0)), 1>(g, at, b, rows);
+      }
+    }
+    at.row += rows;
+  }
+}
+
+void run(const BrgemmArgs& g) {
+  run_tiles(g, g.taps * g.k, [&](int64_t column) { return g.b + column / kWidth * g.b_panel; });
+}
+
+void run_transposed(const BrgemmTransposedArgs& g) {
+  int64_t terms = 0;
+  for (int64_t s = 0; s < g.count; ++s) terms += g.segments[s].k;
+  run_tiles(g, terms, [&](int64_t column) { return column / kWidth * g.b_panel; });
+}
+
+// --- packing
+// --------------------------------------------------------------------------------------------------------------------------------
+
+void pack(const BrgemmPackArgs& g) {
+  const int vectors = (int)(g.width / kLanes);
+  for (int64_t column = 0; column < g.n; column += g.width) {
+    const int64_t n = g.n - column;
+    float* dst = g.dst + column / g.width * g.panel;
+    const float* src = g.src + column;
+    if (n >= g.width && vectors == 2) {
+      for (int64_t p = 0; p < g.k; ++p, src += g.stride, dst += kWidth) {
+        store(dst, load(src));
+        store(dst + kLanes, load(src + kLanes));
+      }
+    } else {
+      for (int64_t p = 0; p < g.k; ++p, src += g.stride)
+        for (int v = 0; v < vectors; ++v, dst += kLanes) {
+          const int64_t left = n - v * kLanes;
+          store(dst, left > 0 ? load_columns(src + v * kLanes, left) : zero());
+        }
+    }
+  }
+}
+
+void pack_transposed(const BrgemmPackArgs& g) {
+  for (int64_t column = 0; column < round_up(g.n, g.width); column += kLanes) {
+    const int64_t n = g.n - column < kLanes ? g.n - column : kLanes;  // rows of src that exist
+    float* dst = g.dst + column / g.width * g.panel + column % g.width;
+    for (int64_t p = 0; p < g.k; p += kLanes) {
+      const int64_t k = g.k - p < kLanes ? g.k - p : kLanes;
+      const float* src = g.src + column * g.stride + p;
+      f32v v[kLanes];
+      if (n == kLanes && k == kLanes) {
+#pragma GCC unroll 16
+        for (int j = 0; j < kLanes; ++j) v[j] = load(src + j * g.stride);
+      } else {
+        for (int j = 0; j < kLanes; ++j) v[j] = j < n ? load_columns(src + j * g.stride, k) : zero();
+      }
+      transpose(v);
+      if (k == kLanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) store(dst + (p + i) * g.width, v[i]);
+      } else {
+        for (int i = 0; i < k; ++i) store(dst + (p + i) * g.width, v[i]);
+      }
+    }
+  }
+}
+
+#if WL_VECTOR_BYTES == 64
+#define WL_TILE_NAME WL_TILE_ROWS "32"
+#elif WL_VECTOR_BYTES == 32
+#define WL_TILE_NAME WL_TILE_ROWS "16"
+#else
+#define WL_TILE_NAME WL_TILE_ROWS "8"
+#endif
+
+}  // namespace
+
+extern const BrgemmKernels brgemm;
+const BrgemmKernels brgemm = {kLanes, kWidth, kRows, WL_TILE_NAME, run, run_transposed, pack, pack_transposed};
+
+}  // namespace WL_ISA
+}  // namespace wl
