@@ -14,6 +14,9 @@ from wiesel.program.emit import Place
 from wiesel.program.layout import align
 
 
+_FAR = 2**62  # beyond every offset
+
+
 @dataclass(slots=True)
 class Storage:
     """Memory of one or several values in turn: ``nbytes`` from position ``begin`` to ``end`` of the node list, both included."""
@@ -103,17 +106,23 @@ def _reusable(node: Node, position: int, value: Value, storages: Mapping[Value, 
 def assign_offsets(storages: Sequence[Storage]) -> int:
     """Sets every storage's offset so that those alive together do not overlap; returns the bytes of the arena.
 
-    Two strategies are tried: in order of time, best fit, which reuses what was freed last (warm in the caches), and in order
-    of size. The smaller arena wins, warm memory on a tie within 1/64.
+    Two strategies: in order of time, best fit, which reuses what was freed last (warm in the caches); and, unless that is within
+    1/64 of the optimum, in order of size. The smaller arena wins, warm memory on a tie within 1/64.
     """
     if not storages:
         return 0
-    warm, warm_bytes = _by_time(storages)
-    packed, packed_bytes = _by_size(storages)
-    offsets, total = (warm, warm_bytes) if warm_bytes <= packed_bytes + packed_bytes // 64 else (packed, packed_bytes)
+    offsets, total = _by_time(storages)
+    if total > _nearly(peak_bytes(storages)):
+        packed, packed_total = _by_size(storages)
+        if total > _nearly(packed_total):
+            offsets, total = packed, packed_total
     for storage, offset in zip(storages, offsets, strict=True):
         storage.offset = offset
     return total
+
+
+def _nearly(nbytes: int) -> int:
+    return nbytes + nbytes // 64
 
 
 def peak_bytes(storages: Sequence[Storage]) -> int:
@@ -189,10 +198,10 @@ def _by_size(storages: Sequence[Storage]) -> tuple[list[int], int]:
             by_offset = alive[np.argsort(offset[alive], kind="stable")]
             reached = np.maximum.accumulate(stop[by_offset])
             gap_begin = np.concatenate(([0], reached))
-            gap = np.concatenate((offset[by_offset], [np.iinfo(np.int64).max])) - gap_begin
-            gap[-1] = np.iinfo(np.int64).max  # above everything: always fits, taken last
-            gap = np.where(gap >= storage.nbytes, gap, np.iinfo(np.int64).max)
-            best = int(np.argmin(gap)) if gap.min() < np.iinfo(np.int64).max else len(gap) - 1
+            gap = np.concatenate((offset[by_offset], [_FAR])) - gap_begin
+            gap[-1] = _FAR  # above everything: always fits, taken last
+            gap = np.where(gap >= storage.nbytes, gap, _FAR)
+            best = int(np.argmin(gap)) if gap.min() < _FAR else len(gap) - 1
             chosen = int(gap_begin[best])
         begin[placed], end[placed], offset[placed], stop[placed] = storage.begin, storage.end, chosen, chosen + storage.nbytes
         offsets[i] = chosen
