@@ -1,0 +1,130 @@
+// Winograd in three directions against direct sums in double, on every level: tiles cut by the picture's edge, every padding, one channel
+// more and less than a vector, both schedules, fewer tiles than a block and more.
+#include <algorithm>
+
+#include "harness.h"
+#include "ops/winograd.h"
+
+using namespace wl;
+using harness::Guarded;
+
+namespace {
+
+struct Problem {
+  ConvShape s{};
+  Guarded<float> x, w, y;
+  explicit Problem(int64_t n, int64_t ih, int64_t iw, int64_t ic, int64_t oc, int64_t top, int64_t left, int64_t bottom, int64_t right)
+      : x(n * ih * iw * ic), w(9 * ic * oc), y(n * (ih + top + bottom - 2) * (iw + left + right - 2) * oc) {
+    s.n = n, s.ih = ih, s.iw = iw, s.ic = ic, s.oc = oc, s.kh = s.kw = 3, s.sh = s.sw = s.dilh = s.dilw = s.g = 1;
+    s.pad_top = top, s.pad_left = left, s.pad_bottom = bottom, s.pad_right = right;
+    s.oh = ih + top + bottom - 2, s.ow = iw + left + right - 2;
+  }
+  // Calls body(x index, w index, y index) for every multiply-add.
+  template <class Body>
+  void each(Body body) const {
+    for (int64_t n = 0; n < s.n; ++n)
+      for (int64_t oy = 0; oy < s.oh; ++oy)
+        for (int64_t ox = 0; ox < s.ow; ++ox)
+          for (int64_t tap = 0; tap < 9; ++tap) {
+            const int64_t iy = oy - s.pad_top + tap / 3, ix = ox - s.pad_left + tap % 3;
+            if (iy < 0 || ix < 0 || iy >= s.ih || ix >= s.iw) continue;
+            for (int64_t i = 0; i < s.ic; ++i)
+              for (int64_t o = 0; o < s.oc; ++o)
+                body(((n * s.ih + iy) * s.iw + ix) * s.ic + i, (tap * s.ic + i) * s.oc + o, ((n * s.oh + oy) * s.ow + ox) * s.oc + o);
+          }
+  }
+};
+
+void compare(const Guarded<float>& got, const std::vector<double>& want, double terms, const Problem& p, const Kernels& kernels,
+             Algorithm a, const char* what) {
+  double worst = 0;
+  for (int64_t i = 0; i < got.size(); ++i) worst = std::max(worst, fabs(double(got[i]) - want[size_t(i)]));
+  // Inputs lie in [-1, 1]; the transforms amplify rounding by a bounded factor, and errors add up like a random walk.
+  const double bound = 6e-7 * (a == Algorithm::winograd4 ? 16 : 4) * (4 + sqrt(terms));
+  CHECK(worst <= bound, "%s %s n%d %dx%d %d->%d: error %.2e over %.2e", what, kernels.isa, int(p.s.n), int(p.s.ih), int(p.s.iw),
+        int(p.s.ic), int(p.s.oc), worst, bound);
+  CHECK(got.intact());
+}
+
+struct Workspace {
+  Guarded<char> memory;
+  Run run;
+  Workspace(const Problem& p, ConvDirection direction, Algorithm a, const Kernels& kernels, int threads)
+      : memory(bytes(p, direction, a, kernels, threads), 64) {
+    run.kernels = &kernels, run.threads = threads, run.workspace = memory.data();
+  }
+  static int64_t bytes(const Problem& p, ConvDirection direction, Algorithm a, const Kernels& kernels, int threads) {
+    Choice choice;
+    winograd_choose(p.s, direction, a, kernels, threads, &choice);
+    return choice.workspace;
+  }
+};
+
+void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
+  harness::Random random(7);
+  harness::fill_reals(p.x, random);
+  harness::fill_reals(p.w, random);
+  const Tensor x = harness::tensor(p.x.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic});
+  const Tensor y = harness::tensor(p.y.data(), {p.s.n, p.s.oh, p.s.ow, p.s.oc});
+  CHECK(winograd_possible(p.s));
+
+  {  // forward, with bias, residual and activation
+    Guarded<float> bias(p.s.oc), residual(p.y.size());
+    harness::fill_reals(bias, random);
+    harness::fill_reals(residual, random);
+    std::vector<double> want(size_t(p.y.size()), 0.0);
+    p.each([&](int64_t xi, int64_t wi, int64_t yi) { want[size_t(yi)] += double(p.x[xi]) * double(p.w[wi]); });
+    for (int64_t i = 0; i < p.y.size(); ++i)
+      want[size_t(i)] = std::max(0.0, want[size_t(i)] + double(bias[i % p.s.oc]) + double(residual[i]));
+    const Tensor r = harness::tensor(residual.data(), {p.s.n, p.s.oh, p.s.ow, p.s.oc});
+    Guarded<float> packed(winograd_packed_bytes(p.s, ConvDirection::fwd, a) / 4, 64);
+    Workspace workspace(p, ConvDirection::fwd, a, kernels, threads);
+    winograd_pack(workspace.run, kernels, p.s, ConvDirection::fwd, a, p.w.data(), packed.data());
+    ConvEpilogueOperands epilogue;
+    epilogue.bias = bias.data(), epilogue.residual = &r, epilogue.activation = UnaryKind::relu;
+    winograd_fwd(workspace.run, kernels, p.s, a, x, packed.data(), y, epilogue);
+    compare(p.y, want, double(9 * p.s.ic), p, kernels, a, "forward");
+    CHECK(packed.intact() && workspace.memory.intact());
+  }
+
+  harness::fill_reals(p.y, random);  // dy from here on
+  {
+    Guarded<float> dx(p.x.size());
+    std::vector<double> want(size_t(p.x.size()), 0.0);
+    p.each([&](int64_t xi, int64_t wi, int64_t yi) { want[size_t(xi)] += double(p.y[yi]) * double(p.w[wi]); });
+    Guarded<float> packed(winograd_packed_bytes(p.s, ConvDirection::bwd_data, a) / 4, 64);
+    Workspace workspace(p, ConvDirection::bwd_data, a, kernels, threads);
+    winograd_pack(workspace.run, kernels, p.s, ConvDirection::bwd_data, a, p.w.data(), packed.data());
+    winograd_bwd_data(workspace.run, kernels, p.s, a, y, packed.data(), harness::tensor(dx.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic}));
+    compare(dx, want, double(9 * p.s.oc), p, kernels, a, "backward-data");
+    CHECK(packed.intact() && workspace.memory.intact());
+  }
+  {
+    Guarded<float> dw(p.w.size());
+    std::vector<double> want(size_t(p.w.size()), 0.0);
+    p.each([&](int64_t xi, int64_t wi, int64_t yi) { want[size_t(wi)] += double(p.y[yi]) * double(p.x[xi]); });
+    Workspace workspace(p, ConvDirection::bwd_weights, a, kernels, threads);
+    winograd_bwd_weights(workspace.run, kernels, p.s, a, x, y, dw.data());
+    compare(dw, want, double(p.s.n * p.s.oh * p.s.ow), p, kernels, a, "backward-weights");
+    CHECK(workspace.memory.intact());
+  }
+}
+
+}  // namespace
+
+int main() {
+  harness::for_each_kernels([](const Kernels& kernels) {
+    const bool slow = kernels.lanes == 1;
+    for (Algorithm a : {Algorithm::winograd2, Algorithm::winograd4})
+      for (int threads : {1, 2}) {
+        Problem tiny(1, 3, 3, 1, 1, 0, 0, 0, 0), same(2, 9, 7, 5, 33, 1, 1, 1, 1), wide(1, 6, 11, 17, 3, 2, 0, 1, 2),
+            even(2, 8, 8, 32, 64, 1, 1, 1, 1);
+        for (Problem* p : {&tiny, &same, &wide, &even}) check(*p, kernels, a, threads);
+        if (slow) continue;
+        Problem many(3, 31, 30, 40, 36, 1, 1, 1, 1), deep(1, 7, 6, 260, 270, 1, 1, 1, 1);
+        check(many, kernels, a, threads);
+        check(deep, kernels, a, threads);
+      }
+  });
+  return harness::finish();
+}
