@@ -3,11 +3,18 @@
 
 namespace wl {
 
-// Affinity, cgroup quota (v1 and v2) and OMP_NUM_THREADS, at least 1.
+constexpr int kMaxThreads = 1024;
+
+// OMP_NUM_THREADS when it is set, else what affinity and cgroup quota (v1 and v2, rounded up) grant; 1…kMaxThreads.
 int default_threads();
 
+// From now on a fork of this process is noticed in the child. instance_create calls it; a host that may fork earlier does so itself.
+void watch_forks();
+int fork_generation();  // forks noticed between the first process and this one
+
 // Runs work(context) so that parallel regions inside it are safe even in a forked child (libgomp hangs there): directly where that is
-// safe, else on a fresh host thread. Denormals are flushed on the caller inside, and its floating-point mode restored after.
-void with_threads(void (*work)(void*), void* context);
+// safe, else on a fresh host thread, while `waiting(context)` is called on the caller's every 50 ms. Bodies that run at the same time
+// share the threads.
+void with_threads(void (*work)(void*), void* context, void (*waiting)(void*) = nullptr);
 
 }  // namespace wl
