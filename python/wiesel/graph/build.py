@@ -191,7 +191,9 @@ class Trace:
             return None
         if isinstance(item, Tensor):
             if item.trace is not self:
-                raise ValueError(f"{op_name}: input {index} ({item!r}) belongs to another trace; a tensor lives only while its network is traced")
+                raise ValueError(
+                    f"{op_name}: input {index} ({item!r}) belongs to another trace; a tensor lives only while its network is traced"
+                )
             return item.value
         from wiesel.ops.dispatch import to_array
 
@@ -210,6 +212,8 @@ def flatten_outputs(tensors: Any, path: str = "") -> Iterator[tuple[str, Tensor]
     elif isinstance(tensors, (tuple, list)):
         members = enumerate(tensors)
     else:
-        raise TypeError(f"{path or 'the network'}: forward returns a tensor, or a tuple, list or dict of tensors, not {type(tensors).__name__}")
+        raise TypeError(
+            f"{path or 'the network'}: forward returns a tensor, or a tuple, list or dict of tensors, not {type(tensors).__name__}"
+        )
     for key, member in members:
         yield from flatten_outputs(member, f"{path}.{key}" if path else str(key))

@@ -72,7 +72,8 @@ class Type:
 class Value:
     """One tensor of a graph. Identity is the object.
 
-    ``kind`` is ``"input"``, ``"param"``, ``"state"`` (running statistics), ``"grad"`` (what a gradient buffer holds), ``"const"`` or ``"node"``.
+    ``kind`` is ``"input"``, ``"param"``, ``"state"`` (running statistics), ``"grad"`` (what a gradient buffer holds), ``"const"``
+    or ``"node"``.
     """
 
     type: Type

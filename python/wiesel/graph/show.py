@@ -41,7 +41,8 @@ def show(graph: Graph) -> str:
         outputs = ", ".join(label(value) for value in node.outputs)
         types = ", ".join(str(value.type) for value in node.outputs)
         attrs = _attributes(node.attrs, node.op.defaults)
-        lines.append(f"  {outputs} = {node.op.name}({', '.join(map(label, node.inputs))}){attrs} : {types}" + (f"  # {node.path}" if node.path else ""))
+        where = f"  # {node.path}" if node.path else ""
+        lines.append(f"  {outputs} = {node.op.name}({', '.join(map(label, node.inputs))}){attrs} : {types}{where}")
     for values, kind in ((graph.outputs, "output"), (graph.grads, "gradient of"), (graph.updates, "update of")):
         lines += [f"{kind} {name}: {label(value)}" for name, value in values.items()]
     return "\n".join(lines)

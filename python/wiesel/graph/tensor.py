@@ -114,7 +114,7 @@ class Tensor:
         raise TypeError(f"{_users_line()}: a tensor cannot be iterated; take parts with wiesel.ops.slice")
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(f"{_users_line()}: a tensor has no numbers while the network is traced; use wiesel.ops instead of NumPy inside forward")
+        raise TypeError(f"{_users_line()}: a tensor has no numbers while the network is traced; inside forward use wiesel.ops, not NumPy")
 
     def __float__(self) -> NoReturn:
         raise TypeError(f"{_users_line()}: a tensor has no numbers while the network is traced")

@@ -29,16 +29,16 @@ def verify(graph: Graph, *, types: bool = True) -> Graph:
         if _RANK[node.entry] < rank:
             raise GraphError(f"{describe(node)} of entry {node.entry!r} comes after entry {ENTRIES[rank]!r}")
         rank = _RANK[node.entry]
-        for i, value in enumerate(node.inputs):
-            if value is not None and value.kind not in ("const", "grad") and value not in known:
-                raise GraphError(f"{describe(node)} reads input {i} ({value!r}) before it is computed")
-        for i, value in enumerate(node.outputs):
-            if value in made:
-                raise GraphError(f"{describe(node)} computes {value!r} a second time")
-            if value.producer is not node or value.index != i:
-                raise GraphError(f"output {i} of {describe(node)} ({value!r}) names another producer")
-            made.add(value)
-            known.add(value)
+        for i, source in enumerate(node.inputs):
+            if source is not None and source.kind not in ("const", "grad") and source not in known:
+                raise GraphError(f"{describe(node)} reads input {i} ({source!r}) before it is computed")
+        for i, output in enumerate(node.outputs):
+            if output in made:
+                raise GraphError(f"{describe(node)} computes {output!r} a second time")
+            if output.producer is not node or output.index != i:
+                raise GraphError(f"output {i} of {describe(node)} ({output!r}) names another producer")
+            made.add(output)
+            known.add(output)
         if types:
             _check_types(node)
     for table, kind in ((graph.outputs, "output"), (graph.grads, "gradient"), (graph.updates, "state update")):
@@ -91,7 +91,8 @@ def order_nodes(nodes: Sequence[Node]) -> list[Node]:
         ready.extend(reversed(freed))
     if len(ordered) < len(nodes):
         placed = set(ordered)
-        raise ValueError(f"the network has a cycle: {' -> '.join(_cycle([node for node in nodes if node not in placed]))}; a feed-forward graph has no loops")
+        loop = _cycle([node for node in nodes if node not in placed])
+        raise ValueError(f"the network has a cycle: {' -> '.join(loop)}; a feed-forward graph has no loops")
     return ordered
 
 
@@ -101,6 +102,6 @@ def _cycle(blocked: Sequence[Node]) -> list[str]:
     node, seen = blocked[0], list[Node]()
     while node not in seen:
         seen.append(node)
-        node = next(v.producer for v in node.inputs if v is not None and v.producer in waiting)  # type: ignore[assignment]
+        node = next(v.producer for v in node.inputs if v is not None and v.producer is not None and v.producer in waiting)
     loop = [*seen[seen.index(node):], node]
     return [repr(n.path or n.op.name) for n in reversed(loop)]

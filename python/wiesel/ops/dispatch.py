@@ -53,4 +53,5 @@ def to_array(item: Any, allowed: Sequence[str], op_name: str, index: int) -> NDA
         return np.asarray(array, dtype=np.int32, order="C")
     if "f32" in allowed:
         return np.asarray(array, dtype=np.float32, order="C")
-    raise TypeError(f"{op_name}: input {index} has dtype {array.dtype}; expected {' or '.join(str(NUMPY_DTYPES[name]) for name in allowed)}")
+    expected = " or ".join(str(NUMPY_DTYPES[name]) for name in allowed)
+    raise TypeError(f"{op_name}: input {index} has dtype {array.dtype}; expected {expected}")

@@ -49,15 +49,15 @@ def gradients(
         b.path = node.path
         rule = _rule_for(node, rules) if rules else None
         if rule is not None and trace is not None:
-            found = _apply_rule(trace, rule, node, douts)
+            found: Sequence[Value | None] = _apply_rule(trace, rule, node, douts)
         else:
             found = node.op.grad(b, node, douts, needed)
-        for value, wanted, dvalue in zip(node.inputs, needed, found, strict=True):
-            if wanted and dvalue is not None:
-                assert value is not None
-                if dvalue.type != value.type:
-                    raise ValueError(f"the gradient rule of {describe(node)} gives {dvalue.type} for an input of {value.type}")
-                _add(b, sums, value, dvalue)
+        for source, wanted, dsource in zip(node.inputs, needed, found, strict=True):
+            if wanted and dsource is not None:
+                assert source is not None
+                if dsource.type != source.type:
+                    raise ValueError(f"the gradient rule of {describe(node)} gives {dsource.type} for an input of {source.type}")
+                _add(b, sums, source, dsource)
     return {value: sums[value] for value in wrt if value in sums}
 
 
@@ -90,7 +90,7 @@ def _depending_on(graph: Graph, wrt: Sequence[Value]) -> set[Value]:
 def _seed(b: Builder, value: Value, seed: Value | None) -> Value:
     if seed is None:
         if value.type.shape != ():
-            raise ValueError(f"{value.name or 'the output'} is {value.type}, not a scalar: reduce it (sum, mean) or give a seed of its shape")
+            raise ValueError(f"{value.name or 'the output'} is {value.type}, not a scalar: reduce it (sum, mean) or give a seed for it")
         return b.const(1.0)
     if seed.type != value.type:
         raise ValueError(f"the seed of {value.name or 'the output'} is {seed.type}, expected {value.type}")

@@ -13,7 +13,6 @@ from wiesel.passes.place import storage_root
 from wiesel.program.emit import Place
 from wiesel.program.layout import align
 
-
 _FAR = 2**62  # beyond every offset
 
 
@@ -28,13 +27,13 @@ class Storage:
     values: list[Value] = field(default_factory=list)
 
 
-def plan_memory(graph: Graph, n: int, fixed: Mapping[Value, Place], kept: Sequence[Value] = ()) -> tuple[dict[Value, Place], dict[str, int], list[Storage]]:
+def plan_memory(graph: Graph, n: int, fixed: Mapping[Value, Place]) -> tuple[dict[Value, Place], dict[str, int], list[Storage]]:
     """Places for every value of ``graph``, the bytes of ``arena`` and ``prepared``, and the storages of the arena.
 
-    ``fixed`` holds the places (by storage root) that are settled; ``kept`` values stay intact to the end. Values that entry
-    prepare makes for later entries lie in ``prepared``; everything else in the arena, where storage is shared by lifetime.
+    ``fixed`` holds the places (by storage root) that are settled. Values that entry prepare makes for later entries lie in
+    ``prepared``; everything else in the arena, where storage is shared by lifetime.
     """
-    last_use = _last_uses(graph, kept)
+    last_use = _last_uses(graph)
     places: dict[Value, Place] = dict(fixed)
     storages: dict[Value, Storage] = {}
     prepared_bytes = 0
@@ -45,7 +44,7 @@ def plan_memory(graph: Graph, n: int, fixed: Mapping[Value, Place], kept: Sequen
             if value in places:
                 continue
             end = last_use.get(value, i)
-            if node.entry == "prepare" and end >= 0 and _outlives_prepare(graph, end):
+            if node.entry == "prepare" and graph.nodes[end].entry != "prepare":
                 places[value] = Place("prepared", prepared_bytes)
                 prepared_bytes += align(value.type.nbytes(n))
                 continue
@@ -65,7 +64,7 @@ def plan_memory(graph: Graph, n: int, fixed: Mapping[Value, Place], kept: Sequen
     return places, {"arena": arena_bytes, "prepared": prepared_bytes}, distinct
 
 
-def _last_uses(graph: Graph, kept: Sequence[Value]) -> dict[Value, int]:
+def _last_uses(graph: Graph) -> dict[Value, int]:
     """Position of the last node that reads each storage root, aliases included."""
     last: dict[Value, int] = {}
     for i, node in enumerate(graph.nodes):
@@ -74,14 +73,7 @@ def _last_uses(graph: Graph, kept: Sequence[Value]) -> dict[Value, int]:
         for value in node.inputs:
             if value is not None:
                 last[storage_root(value)] = i
-    end = len(graph.nodes)
-    for value in kept:
-        last[storage_root(value)] = end
     return last
-
-
-def _outlives_prepare(graph: Graph, end: int) -> bool:
-    return end >= len(graph.nodes) or graph.nodes[end].entry != "prepare"
 
 
 def _reusable(node: Node, position: int, value: Value, storages: Mapping[Value, Storage], last_use: Mapping[Value, int]) -> Storage | None:

@@ -1,4 +1,7 @@
-"""Fixes where values lie that the planner does not choose: bound arrays, shared buffers, constants. Adds copies where a value is wanted twice."""
+"""Fixes where values lie that the planner does not choose: bound arrays, shared buffers, constants.
+
+Adds copies where a value is wanted twice.
+"""
 
 from __future__ import annotations
 
@@ -109,8 +112,10 @@ def _place_updates(graph: Graph, layout: Layout, fixed: Fixed) -> None:
             fixed.places |= dict.fromkeys(chain, place)
 
 
-def _in_place_chain(value: Value, state: Value, readers: Mapping[Value, Sequence[Node]], position: Mapping[Node, int]) -> list[Value] | None:
-    """Values from ``value`` back to ``state``, each made in place of the one before with no later reader; None if there is no such chain."""
+def _in_place_chain(
+    value: Value, state: Value, readers: Mapping[Value, Sequence[Node]], position: Mapping[Node, int]
+) -> list[Value] | None:
+    """Values from ``value`` back to ``state``, each made in place of the one before, which nobody reads later; None without one."""
     chain: list[Value] = []
     while value is not state:
         node = value.producer

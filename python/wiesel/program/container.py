@@ -149,7 +149,7 @@ def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """A WGHT or TRNR payload."""
     if len(arrays) > MAX_ARRAYS:
         raise ValueError(f"{len(arrays)} arrays; a section holds at most {MAX_ARRAYS}")
-    heads: list[bytearray] = []
+    heads: list[bytes] = []
     contents: list[NDArray[Any]] = []
     size = 8
     numbers = {NUMPY_DTYPES[name]: number for name, number in _DTYPE_NUMBERS.items()}
@@ -162,7 +162,8 @@ def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
             raise TypeError(f"{name}: arrays of {data.dtype} cannot be saved; use {', '.join(sorted(str(d) for d in numbers))}")
         if data.ndim > MAX_RANK or 0 in data.shape:
             raise ValueError(f"{name}: shape {data.shape} cannot be saved: at most {MAX_RANK} axes, none of them empty")
-        head = bytearray(struct.pack("<H", len(encoded)) + encoded + struct.pack(f"<BB{data.ndim}Q", numbers[data.dtype], data.ndim, *data.shape))
+        extents = struct.pack(f"<BB{data.ndim}Q", numbers[data.dtype], data.ndim, *data.shape)
+        head = struct.pack("<H", len(encoded)) + encoded + extents
         heads.append(head)
         contents.append(data)
         size += len(head) + 16
@@ -170,7 +171,7 @@ def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     position = offset = align(size)
     out = [struct.pack("<II", len(arrays), 0)]
     for head, data in zip(heads, contents, strict=True):
-        out.append(bytes(head) + struct.pack("<QQ", offset, data.nbytes))
+        out.append(head + struct.pack("<QQ", offset, data.nbytes))
         chunks += [b"\0" * (offset - position), data.tobytes()]
         position = offset + data.nbytes
         offset = align(position)

@@ -51,7 +51,7 @@ def run(op_name: str, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> NDArra
         with _lock:
             if key in _cache:
                 _cache.move_to_end(key)
-    if entry.simple:
+    if entry.simple and arrays[0] is not None:
         result = entry.instance.call(arrays[0])
         if result is not None:
             return result
@@ -94,6 +94,8 @@ def _compile(op_name: str, arrays: Sequence[NDArray[Any] | None], attrs: Mapping
         if array is None:
             values.append(None)
             continue
+        if 0 in array.shape:
+            raise ValueError(f"{op_name}: input {i} is empty: shape {array.shape}")
         value = Value(Type(array.shape, _DTYPE_NAMES[array.dtype]), "input", f"{op_name}.{i}")
         graph.inputs[value.name] = value
         values.append(value)
