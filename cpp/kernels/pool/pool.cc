@@ -1,0 +1,341 @@
+#include "kernels/pool/pool.h"
+
+#include "simd/simd.h"
+
+namespace wl {
+namespace WL_ISA {
+namespace {
+
+template <bool tail>
+WL_INLINE f32v load_lanes(const float* p, int lanes) {
+  return tail ? load_partial(p, lanes) : load(p);
+}
+template <bool tail>
+WL_INLINE void store_lanes(float* p, f32v v, int lanes) {
+  if (tail)
+    store_partial(p, v, lanes);
+  else
+    store(p, v);
+}
+
+// --- indices: i32 lanes in registers, u8 or i32 in memory ---
+typedef uint8_t u8v __attribute__((vector_size(kLanes)));
+
+WL_INLINE i32v set1_index(int64_t a) {
+  return (int32_t)a - i32v{};
+}
+
+template <bool tail>
+WL_INLINE i32v load_index(const uint8_t* p, int lanes) {
+  u8v v{};
+  if (!tail) {
+    memcpy(&v, p, kLanes);
+  } else {
+    for (int i = 0; i < lanes; ++i) v[i] = p[i];
+  }
+  return __builtin_convertvector(v, i32v);
+}
+template <bool tail>
+WL_INLINE i32v load_index(const int32_t* p, int lanes) {
+  return bits(load_lanes<tail>(reinterpret_cast<const float*>(p), lanes));
+}
+template <bool tail>
+WL_INLINE void store_index(uint8_t* p, i32v index, int lanes) {
+  const u8v v = __builtin_convertvector(index, u8v);
+  if (!tail) {
+    memcpy(p, &v, kLanes);
+  } else {
+    for (int i = 0; i < lanes; ++i) p[i] = v[i];
+  }
+}
+template <bool tail>
+WL_INLINE void store_index(int32_t* p, i32v index, int lanes) {
+  store_lanes<tail>(reinterpret_cast<float*>(p), from_bits(index), lanes);
+}
+
+// --- the taps of one output column ---
+WL_INLINE int64_t ceil_div(int64_t a, int64_t b) {
+  return a <= 0 ? -(-a / b) : (a + b - 1) / b;
+}
+WL_INLINE int64_t clamp(int64_t v, int64_t low, int64_t high) {
+  return v < low ? low : v > high ? high : v;
+}
+
+struct Taps {
+  int64_t begin, end;
+};
+WL_INLINE Taps taps_inside(int64_t at, int64_t taps, int64_t dilation, int64_t width) {
+  if (at >= 0 && at + (taps - 1) * dilation < width) return {0, taps};
+  const int64_t begin = clamp(ceil_div(-at, dilation), 0, taps);
+  return {begin, clamp(ceil_div(width - at, dilation), begin, taps)};
+}
+
+// --- maximum ----------------------------------------------------------------------------------------------------------------------------
+// `v` takes the place of `best` where it is larger, and where it is the first NaN.
+WL_INLINE i32v wins(f32v v, f32v best) {
+  return (v > best) | ((v != v) & (best == best));
+}
+WL_INLINE i32v select_index(i32v mask, i32v a, i32v b) {
+  return (a & mask) | (b & ~mask);
+}
+
+// nv vectors of channels of one window of kh x kw taps (0: known only at run time), from x (its first tap inside the picture).
+template <int nv, int kh, int kw, bool tail, class Index>
+WL_INLINE void max_lanes(const float* x, int64_t x_row, int64_t x_tap, int64_t rows, int64_t taps, int64_t first, int64_t index_row,
+                         float* y, Index* index, int lanes) {
+  f32v best[nv];
+  i32v winner[nv];
+#pragma GCC unroll 4
+  for (int v = 0; v < nv; ++v) best[v] = load_lanes<tail>(x + v * kLanes, lanes), winner[v] = set1_index(first);
+  const int64_t h = kh ? kh : rows, w = kw ? kw : taps;
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < h; ++r) {
+#pragma GCC unroll 4
+    for (int64_t t = r == 0; t < w; ++t) {
+      const i32v position = set1_index(first + r * index_row + t);
+#pragma GCC unroll 4
+      for (int v = 0; v < nv; ++v) {
+        const f32v value = load_lanes<tail>(x + r * x_row + t * x_tap + v * kLanes, lanes);
+        const i32v take = wins(value, best[v]);
+        best[v] = select(take, value, best[v]);
+        if (index) winner[v] = select_index(take, position, winner[v]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < nv; ++v) {
+    store_lanes<tail>(y + v * kLanes, best[v], lanes);
+    if (index) store_index<tail>(index + v * kLanes, winner[v], lanes);
+  }
+}
+
+template <int kh, int kw, class Index>
+WL_INLINE void max_column(const PoolRow& w, const float* x, Taps taps, int64_t p, float* y, Index* index) {
+  const int64_t tap = w.dilation * w.x_col, count = taps.end - taps.begin, first = w.first_row * w.taps + taps.begin;
+  x += (p * w.stride + taps.begin * w.dilation + w.start) * w.x_col;
+  y += p * w.y_col;
+  if (index) index += p * w.index_col;
+  constexpr int wide = kh ? 1 : 4;  // long windows read several neighbouring vectors at each tap
+  int64_t c = 0;
+  for (; c + wide * kLanes <= w.channels; c += wide * kLanes)
+    max_lanes<wide, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, first, w.taps, y + c, index ? index + c : nullptr, kLanes);
+  if (wide > 1)
+    for (; c + kLanes <= w.channels; c += kLanes)
+      max_lanes<1, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, first, w.taps, y + c, index ? index + c : nullptr, kLanes);
+  if (c < w.channels)
+    max_lanes<1, kh, kw, true>(x + c, w.x_row, tap, w.rows, count, first, w.taps, y + c, index ? index + c : nullptr,
+                               (int)(w.channels - c));
+}
+
+template <class Index>
+WL_INLINE void max_any(const PoolRow& w, const float* x, float* y, Index* index) {
+  const int64_t shape = w.rows == w.taps ? w.taps : 0;
+  for (int64_t p = 0; p < w.columns; ++p) {
+    const Taps taps = taps_inside(p * w.stride + w.start, w.taps, w.dilation, w.width);
+    const bool whole = taps.end - taps.begin == w.taps;
+    if (whole && shape == 2)
+      max_column<2, 2>(w, x, taps, p, y, index);
+    else if (whole && shape == 3)
+      max_column<3, 3>(w, x, taps, p, y, index);
+    else
+      max_column<0, 0>(w, x, taps, p, y, index);
+  }
+}
+
+void max_row(const PoolRow& w, const float* x, float* y) {
+  max_any<uint8_t>(w, x, y, nullptr);
+}
+void max_index_u8(const PoolRow& w, const float* x, float* y, uint8_t* index) {
+  max_any(w, x, y, index);
+}
+void max_index_i32(const PoolRow& w, const float* x, float* y, int32_t* index) {
+  max_any(w, x, y, index);
+}
+
+// --- backward of the maximum ------------------------------------------------------------------------------------------------------------
+template <int kh, int kw, bool tail, class Index>
+WL_INLINE void tile_lanes(int64_t x_row, int64_t x_col, int64_t rows, int64_t taps, int64_t index_row, const float* dy, const Index* index,
+                          float* dx, int lanes) {
+  const f32v gradient = load_lanes<tail>(dy, lanes);
+  const i32v winner = load_index<tail>(index, lanes);
+  const int64_t h = kh ? kh : rows, w = kw ? kw : taps;
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < h; ++r)
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < w; ++t)
+      store_lanes<tail>(dx + r * x_row + t * x_col, select(winner == set1_index(r * index_row + t), gradient, zero()), lanes);
+}
+
+template <int kh, int kw, class Index>
+WL_INLINE void tile_column(const PoolRow& w, int64_t taps, int64_t p, const float* dy, const Index* index, float* dx) {
+  dy += p * w.y_col;
+  index += p * w.index_col;
+  dx += p * w.taps * w.x_col;
+  int64_t c = 0;
+  for (; c + kLanes <= w.channels; c += kLanes)
+    tile_lanes<kh, kw, false>(w.x_row, w.x_col, w.rows, taps, w.taps, dy + c, index + c, dx + c, kLanes);
+  if (c < w.channels) tile_lanes<kh, kw, true>(w.x_row, w.x_col, w.rows, taps, w.taps, dy + c, index + c, dx + c, (int)(w.channels - c));
+}
+
+template <class Index>
+void max_bwd_tiles(const PoolRow& w, const float* dy, const Index* index, float* dx) {
+  for (int64_t p = 0; p < w.columns; ++p) {
+    const int64_t left = w.width - p * w.taps, taps = left < w.taps ? left : w.taps;
+    if (taps == 2 && w.rows == 2 && w.taps == 2)
+      tile_column<2, 2>(w, taps, p, dy, index, dx);
+    else
+      tile_column<0, 0>(w, taps, p, dy, index, dx);
+  }
+}
+
+// The outputs o = first + j*step, through taps t = last_tap - j*tap_step (j in [0, count)), whose windows hold one input column.
+struct Outputs {
+  int64_t count, first, step, last_tap, tap_step;
+};
+
+WL_INLINE Outputs outputs_of(const PoolGather& g, int64_t i) {
+  const int64_t at = i + g.pad;
+  if (g.dilation == 1) {
+    const int64_t low = at < g.taps ? 0 : (at - g.taps) / g.stride + 1, high = at / g.stride;  // outputs low … high
+    const int64_t last = high < g.width ? high : g.width - 1;
+    return {last < low ? 0 : last - low + 1, low, 1, at - low * g.stride, g.stride};
+  }
+  Outputs found{0, 0, 0, 0, 0};
+  for (int64_t t = g.taps - 1; t >= 0; --t) {
+    const int64_t from = at - t * g.dilation;
+    if (from < 0 || from % g.stride != 0 || from / g.stride >= g.width) continue;
+    if (found.count == 0) found.first = from / g.stride, found.last_tap = t;
+    if (found.count == 1) found.step = from / g.stride - found.first, found.tap_step = found.last_tap - t;
+    ++found.count;
+  }
+  return found;
+}
+
+// rows x count outputs, as constants where they are few (0: known only at run time).
+template <int kr, int ko, bool tail, class Index>
+WL_INLINE void gather_lanes(const PoolGather& g, const Outputs& o, const float* dy, const Index* index, float* dx, int lanes) {
+  f32v sum = zero();
+  const int64_t rows = kr ? kr : g.rows, count = ko ? ko : o.count;
+#pragma GCC unroll 2
+  for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 2
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t position = (g.last_row - r * g.row_step) * g.taps + o.last_tap - j * o.tap_step, at = o.first + j * o.step;
+      const i32v winner = load_index<tail>(index + r * g.index_row + at * g.index_col, lanes);
+      sum = sum + select(winner == set1_index(position), load_lanes<tail>(dy + r * g.dy_row + at * g.dy_col, lanes), zero());
+    }
+  store_lanes<tail>(dx, sum, lanes);
+}
+
+template <int kr, int ko, class Index>
+WL_INLINE void gather_column(const PoolGather& g, const Outputs& o, const float* dy, const Index* index, float* dx) {
+  int64_t c = 0;
+  for (; c + kLanes <= g.channels; c += kLanes) gather_lanes<kr, ko, false>(g, o, dy + c, index + c, dx + c, kLanes);
+  if (c < g.channels) gather_lanes<kr, ko, true>(g, o, dy + c, index + c, dx + c, (int)(g.channels - c));
+}
+
+template <class Index>
+void max_bwd_row(const PoolGather& g, const float* dy, const Index* index, float* dx) {
+  for (int64_t i = 0; i < g.columns; ++i) {
+    const Outputs o = outputs_of(g, i);
+    const int64_t few = g.rows <= 2 && o.count <= 2 ? g.rows * 4 + o.count : 0;
+    float* to = dx + i * g.dx_col;
+    switch (few) {
+      case 5: gather_column<1, 1>(g, o, dy, index, to); break;
+      case 6: gather_column<1, 2>(g, o, dy, index, to); break;
+      case 9: gather_column<2, 1>(g, o, dy, index, to); break;
+      case 10: gather_column<2, 2>(g, o, dy, index, to); break;
+      default: gather_column<0, 0>(g, o, dy, index, to); break;
+    }
+  }
+}
+
+// --- average ----------------------------------------------------------------------------------------------------------------------------
+template <int nv, int kh, int kw, bool tail>
+WL_INLINE void average_lanes(const float* x, int64_t x_row, int64_t x_tap, int64_t rows, int64_t taps, float divisor, float* y, int lanes) {
+  f32v sum[nv] = {};
+  const int64_t h = kh ? kh : rows, w = kw ? kw : taps;
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < h; ++r) {
+    f32v part[nv];
+#pragma GCC unroll 4
+    for (int v = 0; v < nv; ++v) part[v] = load_lanes<tail>(x + r * x_row + v * kLanes, lanes);
+#pragma GCC unroll 4
+    for (int64_t t = 1; t < w; ++t) {
+#pragma GCC unroll 4
+      for (int v = 0; v < nv; ++v) part[v] = part[v] + load_lanes<tail>(x + r * x_row + t * x_tap + v * kLanes, lanes);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < nv; ++v) sum[v] = sum[v] + part[v];
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < nv; ++v) store_lanes<tail>(y + v * kLanes, divisor == 1.0f ? sum[v] : sum[v] / set1(divisor), lanes);
+}
+
+template <int kh, int kw>
+WL_INLINE void average_column(const PoolRow& w, const float* x, Taps taps, int64_t p, float divisor, float* y) {
+  const int64_t tap = w.dilation * w.x_col, count = taps.end - taps.begin;
+  x += (p * w.stride + taps.begin * w.dilation + w.start) * w.x_col;
+  y += p * w.y_col;
+  constexpr int wide = kh ? 1 : 4;
+  int64_t c = 0;
+  for (; c + wide * kLanes <= w.channels; c += wide * kLanes)
+    average_lanes<wide, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, divisor, y + c, kLanes);
+  if (wide > 1)
+    for (; c + kLanes <= w.channels; c += kLanes)
+      average_lanes<1, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, divisor, y + c, kLanes);
+  if (c < w.channels) average_lanes<1, kh, kw, true>(x + c, w.x_row, tap, w.rows, count, divisor, y + c, (int)(w.channels - c));
+}
+
+void average_row(const PoolRow& w, const float* x, float divisor, bool inside, float* y) {
+  const int64_t shape = w.rows == w.taps ? w.taps : 0;
+  for (int64_t p = 0; p < w.columns; ++p) {
+    const Taps taps = taps_inside(p * w.stride + w.start, w.taps, w.dilation, w.width);
+    const int64_t count = taps.end - taps.begin;
+    const float d = inside ? divisor * (float)count : divisor;
+    if (count == w.taps && shape == 2)
+      average_column<2, 2>(w, x, taps, p, d, y);
+    else if (count == w.taps && shape == 3)
+      average_column<3, 3>(w, x, taps, p, d, y);
+    else
+      average_column<0, 0>(w, x, taps, p, d, y);
+  }
+}
+
+template <bool tail>
+WL_INLINE void average_bwd_lanes(const PoolGather& g, const Outputs& o, const float* dy, float scale, bool inside, bool accumulate,
+                                 float* dx, int lanes) {
+  f32v sum = accumulate ? load_lanes<tail>(dx, lanes) : zero();
+  for (int64_t r = 0; r < g.rows; ++r)
+    for (int64_t j = 0; j < o.count; ++j) {
+      const int64_t at = o.first + j * o.step;
+      float factor = scale;
+      if (inside) {
+        const Taps taps = taps_inside(at * g.stride - g.pad, g.taps, g.dilation, g.columns);
+        factor = scale / (float)(taps.end - taps.begin);
+      }
+      sum = fma(load_lanes<tail>(dy + r * g.dy_row + at * g.dy_col, lanes), set1(factor), sum);
+    }
+  store_lanes<tail>(dx, sum, lanes);
+}
+
+void average_bwd_row(const PoolGather& g, const float* dy, float scale, bool inside, bool accumulate, float* dx) {
+  for (int64_t i = 0; i < g.columns; ++i) {
+    const Outputs o = outputs_of(g, i);
+    float* to = dx + i * g.dx_col;
+    int64_t c = 0;
+    for (; c + kLanes <= g.channels; c += kLanes) average_bwd_lanes<false>(g, o, dy + c, scale, inside, accumulate, to + c, kLanes);
+    if (c < g.channels) average_bwd_lanes<true>(g, o, dy + c, scale, inside, accumulate, to + c, (int)(g.channels - c));
+  }
+}
+
+}  // namespace
+
+extern const PoolKernels pool;
+const PoolKernels pool = {
+    max_row,     max_index_u8,    max_index_i32, max_bwd_tiles<uint8_t>, max_bwd_tiles<int32_t>, max_bwd_row<uint8_t>, max_bwd_row<int32_t>,
+    average_row, average_bwd_row,
+};
+
+}  // namespace WL_ISA
+}  // namespace wl
