@@ -83,17 +83,40 @@ WL_INLINE void with_kind(UnaryKind kind, Body&& body) {
   }
 }
 
-// kind(x) with the kind known only at run time: for epilogues that touch each element once after much arithmetic. It is out of line
-// where a transcendental function is needed, so that kernels stay small.
+// The same with the kind known only at run time: one call per vector, out of line so that kernels stay small.
 static __attribute__((noinline, unused)) f32v unary_slow(UnaryKind kind, f32v x, f32v alpha, f32v beta) {
   f32v y = x;
   with_kind(kind, [&](auto tag) { y = unary<decltype(tag)::kind>(x, alpha, beta); });
   return y;
 }
+static __attribute__((noinline, unused)) f32v unary_grad_slow(UnaryKind kind, f32v s, f32v dy, f32v alpha, f32v beta) {
+  f32v dx = dy;
+  with_kind(kind, [&](auto tag) { dx = unary_grad<decltype(tag)::kind>(s, dy, alpha, beta); });
+  return dx;
+}
+
+// kind(x) for epilogues that touch each element once after much arithmetic.
 WL_INLINE f32v unary_apply(UnaryKind kind, f32v x, f32v alpha, f32v beta) {
   if (kind == UnaryKind::none) return x;
   if (kind == UnaryKind::relu) return unary<UnaryKind::relu>(x, alpha, beta);
   return unary_slow(kind, x, alpha, beta);
+}
+
+// For loops that are bound by memory: calls body(act) with act(x) = kind(x), specialised for what nets put behind a normalisation.
+template <class Body>
+WL_INLINE void with_activation(UnaryKind kind, float alpha, float beta, Body&& body) {
+  const f32v a = set1(alpha), b = set1(beta);
+  if (kind == UnaryKind::none) return body([](f32v x) { return x; });
+  if (kind == UnaryKind::relu) return body([](f32v x) { return unary<UnaryKind::relu>(x, zero(), zero()); });
+  body([=](f32v x) { return unary_slow(kind, x, a, b); });
+}
+// The same for body(grad) with grad(s, dy) = dy * kind'.
+template <class Body>
+WL_INLINE void with_activation_grad(UnaryKind kind, float alpha, float beta, Body&& body) {
+  const f32v a = set1(alpha), b = set1(beta);
+  if (kind == UnaryKind::none) return body([](f32v, f32v dy) { return dy; });
+  if (kind == UnaryKind::relu) return body([](f32v s, f32v dy) { return unary_grad<UnaryKind::relu>(s, dy, zero(), zero()); });
+  body([=](f32v s, f32v dy) { return unary_grad_slow(kind, s, dy, a, b); });
 }
 
 }  // namespace

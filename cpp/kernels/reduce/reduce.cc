@@ -1,0 +1,249 @@
+#include "kernels/reduce/reduce.h"
+
+#include "simd/activation.h"
+#include "simd/channels.h"
+
+namespace wl {
+namespace WL_ISA {
+namespace {
+
+constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
+constexpr int64_t kTile = 8192;      // elements of a tile of rows that stays in cache between two sweeps
+
+WL_INLINE f32v max_nan(f32v m, f32v x) {
+  return select((x > m) | (x != x), x, m);
+}
+
+template <ReduceKind kind>
+WL_INLINE f32v combine(f32v a, f32v b) {
+  return kind == ReduceKind::max ? max_nan(a, b) : a + b;
+}
+template <ReduceKind kind>
+WL_INLINE f32v neutral() {
+  return kind == ReduceKind::max ? set1(-kInfinity) : zero();
+}
+
+template <ReduceKind kind>
+WL_INLINE float across(f32v v) {
+  if (kind != ReduceKind::max) return reduce_add(v);
+  float lane[kLanes];
+  store(lane, v);
+  float m = lane[0];
+  for (int i = 1; i < kLanes; ++i)
+    if (lane[i] > m || lane[i] != lane[i]) m = lane[i];
+  return m;
+}
+
+// One block of a row: four independent chains.
+template <ReduceKind kind>
+WL_INLINE f32v row_block(int64_t n, const float* x) {
+  f32v acc[4] = {neutral<kind>(), neutral<kind>(), neutral<kind>(), neutral<kind>()};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (int j = 0; j < 4; ++j) acc[j] = combine<kind>(acc[j], load(x + i + j * kLanes));
+  for (; i + kLanes <= n; i += kLanes) acc[0] = combine<kind>(acc[0], load(x + i));
+  if (i < n) {
+    float lane[kLanes];
+    store(lane, neutral<kind>());
+    for (int64_t j = 0; j < n - i; ++j) lane[j] = x[i + j];
+    acc[1] = combine<kind>(acc[1], load(lane));
+  }
+  return combine<kind>(combine<kind>(acc[0], acc[1]), combine<kind>(acc[2], acc[3]));
+}
+
+template <ReduceKind kind>
+void rows_kernel(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
+  for (int64_t r = 0; r < rows; ++r, x += x_row) {
+    f32v total = neutral<kind>();
+    for (int64_t i = 0; i < cols; i += kRowBlock)
+      total = combine<kind>(total, row_block<kind>(cols - i < kRowBlock ? cols - i : kRowBlock, x + i));
+    out[r] = across<kind>(total);
+  }
+}
+
+void rows_any(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
+  if (kind == ReduceKind::max) return rows_kernel<ReduceKind::max>(rows, cols, x, x_row, out);
+  rows_kernel<ReduceKind::sum>(rows, cols, x, x_row, out);
+}
+
+// --- sums over rows, per channel --------------------------------------------------------------------------------------------------------
+//
+// `Sources` describes what is added: at(r, i, access, sums) adds the terms of row r at columns i… to sums[0…terms). The rows of a tile are
+// taken four at a time, so that accumulators in memory are touched once per four rows.
+
+// acc[t][c] += Σ over `rows` rows of width `width`; merged rows give `merge` partial sums per channel, folded in order.
+template <int terms, class Source>
+WL_INLINE void add_tile(int64_t rows, int64_t width, const Source& source, float (*acc)[kMaxWidth]) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4)
+    for_vectors(width, [&](int64_t i, auto at) {
+      f32v s0[terms], s1[terms], s2[terms], s3[terms];
+      source(r, i, at, s0), source(r + 1, i, at, s1), source(r + 2, i, at, s2), source(r + 3, i, at, s3);
+      for (int t = 0; t < terms; ++t) at.put(acc[t] + i, at.get(acc[t] + i) + ((s0[t] + s1[t]) + (s2[t] + s3[t])));
+    });
+  for (; r < rows; ++r)
+    for_vectors(width, [&](int64_t i, auto at) {
+      f32v s[terms];
+      source(r, i, at, s);
+      for (int t = 0; t < terms; ++t) at.put(acc[t] + i, at.get(acc[t] + i) + s[t]);
+    });
+}
+
+WL_INLINE void clear(int64_t n, float* p) {
+  for (int64_t i = 0; i < n; ++i) p[i] = 0.0f;
+}
+
+// out[c] += Σ_m acc[m * channels + c]
+WL_INLINE void fold(int64_t channels, int64_t merge, const float* acc, float* out) {
+  for_vectors(channels, [&](int64_t i, auto at) {
+    f32v sum = at.get(acc + i);
+    for (int64_t m = 1; m < merge; ++m) sum = sum + at.get(acc + m * channels + i);
+    at.put(out + i, at.get(out + i) + sum);
+  });
+}
+
+// out[t][c] += Σ_r terms: tiles of rows are summed on their own and then added. make(merge, first) gives the source of rows
+// `first`, `first + merge` … merged by `merge`.
+template <int terms, class Make>
+WL_INLINE void add_rows(int64_t rows, int64_t channels, int64_t merge, const Make& make, float* const (&out)[terms]) {
+  float acc[terms][kMaxWidth];
+  const int64_t merged = rows / merge, width = merge * channels,
+                per_tile = width >= kTile / 64 ? (width >= kTile / 32 ? 32 : 64) : kTile / width;
+  const auto source = make(merge, 0);
+  for (int64_t begin = 0; begin < merged; begin += per_tile) {
+    for (int t = 0; t < terms; ++t) clear(width, acc[t]);
+    const int64_t n = merged - begin < per_tile ? merged - begin : per_tile;
+    add_tile<terms>(
+        n, width, [&](int64_t r, int64_t i, auto at, f32v* s) { source(begin + r, i, at, s); }, acc);
+    for (int t = 0; t < terms; ++t) fold(channels, merge, acc[t], out[t]);
+  }
+  if (const int64_t rest = rows - merged * merge) {
+    const auto tail = make(1, merged * merge);
+    for (int t = 0; t < terms; ++t) clear(channels, acc[t]);
+    add_tile<terms>(rest, channels, tail, acc);
+    for (int t = 0; t < terms; ++t) fold(channels, 1, acc[t], out[t]);
+  }
+}
+
+void columns_max(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* acc) {
+  for (int64_t r = 0; r < rows; ++r, x += x_row)
+    for_vectors(cols, [&](int64_t i, auto at) { at.put(acc + i, max_nan(at.get(acc + i), at.get(x + i))); });
+}
+
+void columns_any(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64_t x_row, float* acc) {
+  if (kind == ReduceKind::max) return columns_max(rows, cols, x, x_row, acc);
+  for (int64_t c0 = 0; c0 < cols; c0 += kMaxWidth) {
+    const int64_t n = cols - c0 < kMaxWidth ? cols - c0 : kMaxWidth;
+    const auto make = [&](int64_t merge, int64_t first) {
+      const float* p = x + c0 + first * x_row;
+      return [p, row = merge * x_row](int64_t r, int64_t i, auto at, f32v* s) { s[0] = at.get(p + r * row + i); };
+    };
+    add_rows<1>(rows, n, merge_of(rows, n, x_row == cols && n == cols), make, {acc + c0});
+  }
+}
+
+double sum_squares_kernel(int64_t n, const float* x) {
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += kRowBlock) {
+    const int64_t m = n - begin < kRowBlock ? n - begin : kRowBlock;
+    f32v acc[4] = {};
+    int64_t i = begin;
+    for (; i + 4 * kLanes <= begin + m; i += 4 * kLanes)
+      for (int j = 0; j < 4; ++j) {
+        const f32v v = load(x + i + j * kLanes);
+        acc[j] = fma(v, v, acc[j]);
+      }
+    for_vectors(begin + m - i, [&](int64_t j, auto at) {
+      const f32v v = at.get(x + i + j);
+      acc[0] = fma(v, v, acc[0]);
+    });
+    total += (double)reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3]));
+  }
+  return total;
+}
+
+// --- batch statistics
+// ---------------------------------------------------------------------------------------------------------------------
+
+void merge_moments_kernel(int64_t channels, double n_a, float* mean_a, float* m2_a, double n_b, const float* mean_b, const float* m2_b) {
+  const f32v share = set1((float)(n_b / (n_a + n_b))), weight = set1((float)(n_a * n_b / (n_a + n_b)));
+  for_vectors(channels, [&](int64_t c, auto at) {
+    const f32v delta = at.get(mean_b + c) - at.get(mean_a + c);
+    at.put(mean_a + c, fma(delta, share, at.get(mean_a + c)));
+    at.put(m2_a + c, fma(delta * delta, weight, at.get(m2_a + c) + at.get(m2_b + c)));
+  });
+}
+
+// Two sweeps over a tile that stays in cache: sums, then squares about the tile's own mean.
+WL_INLINE void tile_moments(int64_t rows, int64_t channels, const float* x, int64_t x_row, const float* shift, float* mean, float* m2) {
+  const int64_t merge = merge_of(rows, channels, x_row == channels);
+  float centre[kMaxWidth], about[kMaxWidth];
+  const auto make = [&](bool squares) {
+    return [=, &centre, &about](int64_t merged_by, int64_t first) {
+      const float* p = x + first * x_row;
+      const float *s = merged_by > 1 ? centre : shift, *m = merged_by > 1 ? about : mean;
+      return [=](int64_t r, int64_t i, auto at, f32v* out) {
+        const f32v d = at.get(p + r * merged_by * x_row + i) - at.get(s + i);
+        const f32v e = squares ? d - at.get(m + i) : d;
+        out[0] = squares ? e * e : e;
+      };
+    };
+  };
+  repeat(shift, channels, merge, centre);
+  clear(channels, mean);
+  add_rows<1>(rows, channels, merge, make(false), {mean});
+  const float count = (float)rows;
+  for (int64_t c = 0; c < channels; ++c) mean[c] = mean[c] / count;
+  repeat(mean, channels, merge, about);
+  clear(channels, m2);
+  add_rows<1>(rows, channels, merge, make(true), {m2});
+}
+
+void moments_kernel(int64_t rows, int64_t channels, const float* x, int64_t x_row, const float* shift, float* mean, float* m2) {
+  float tile_mean[kMaxWidth], tile_m2[kMaxWidth];
+  for (int64_t c0 = 0; c0 < channels; c0 += kMaxWidth) {
+    const int64_t n = channels - c0 < kMaxWidth ? channels - c0 : kMaxWidth, whole = 2 * kTile / n;
+    const int64_t per_tile = whole > 32 ? whole : 32;
+    for (int64_t begin = 0; begin < rows; begin += per_tile) {
+      const int64_t m = rows - begin < per_tile ? rows - begin : per_tile;
+      const float* p = x + c0 + begin * x_row;
+      if (begin == 0) {
+        tile_moments(m, n, p, x_row, shift + c0, mean + c0, m2 + c0);
+      } else {
+        tile_moments(m, n, p, x_row, shift + c0, tile_mean, tile_m2);
+        merge_moments_kernel(n, (double)begin, mean + c0, m2 + c0, (double)m, tile_mean, tile_m2);
+      }
+    }
+  }
+}
+
+void bn_sums_kernel(int64_t rows, int64_t channels, const BnSums& p, float* sum_g, float* sum_gx) {
+  for (int64_t c0 = 0; c0 < channels; c0 += kMaxWidth) {
+    const int64_t n = channels - c0 < kMaxWidth ? channels - c0 : kMaxWidth;
+    const bool gapless = n == channels && p.dy_row == n && p.x_row == n && (!p.y || p.y_row == n);
+    const int64_t merge = merge_of(rows, n, gapless);
+    float storage[kMaxWidth];
+    const float* repeated = repeat(p.mean + c0, n, merge, storage);
+    with_activation_grad(p.y ? p.activation : UnaryKind::none, p.alpha, p.beta, [&](auto grad) {
+      const auto make = [&](int64_t merged_by, int64_t first) {
+        const float *dy = p.dy + c0 + first * p.dy_row, *x = p.x + c0 + first * p.x_row, *y = p.y ? p.y + c0 + first * p.y_row : dy;
+        const float* mean = merged_by > 1 ? repeated : p.mean + c0;
+        const int64_t dy_row = merged_by * p.dy_row, x_row = merged_by * p.x_row, y_row = p.y ? merged_by * p.y_row : dy_row;
+        return [=](int64_t r, int64_t i, auto at, f32v* s) {
+          const f32v g = grad(at.get(y + r * y_row + i), at.get(dy + r * dy_row + i));
+          s[0] = g;
+          s[1] = g * (at.get(x + r * x_row + i) - at.get(mean + i));
+        };
+      };
+      add_rows<2>(rows, n, merge, make, {sum_g + c0, sum_gx + c0});
+    });
+  }
+}
+
+}  // namespace
+
+extern const ReduceKernels reduce;
+const ReduceKernels reduce = {rows_any, columns_any, sum_squares_kernel, moments_kernel, merge_moments_kernel, bn_sums_kernel};
+
+}  // namespace WL_ISA
+}  // namespace wl
