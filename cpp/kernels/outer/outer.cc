@@ -1,0 +1,98 @@
+#include "kernels/outer/outer.h"
+
+#include "simd/simd.h"
+
+namespace wl {
+namespace WL_ISA {
+namespace {
+
+// Accumulators, the vectors of b and one broadcast fit the registers: 32 of them, or 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRows = 14, kRowsThin = 14;
+#else
+constexpr int kRows = 6, kRowsThin = 12;
+#endif
+
+template <int mr, int nv>
+void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict c, bool add) {
+  f32v sum[mr][nv] = {};
+  for (int64_t r = 0; r < t.runs; ++r) {
+    const float* a = runs[r].a + t.a_offset;
+    const float* b = runs[r].b;
+    for (int64_t p = 0; p < t.count; ++p) {
+      f32v row[nv];
+#pragma GCC unroll 2
+      for (int v = 0; v < nv; ++v) row[v] = load(b + v * kLanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < mr; ++i) {
+        const f32v value = set1(a[i]);
+#pragma GCC unroll 2
+        for (int v = 0; v < nv; ++v) sum[i][v] = fma(value, row[v], sum[i][v]);
+      }
+      a += t.a_step;
+      b += t.b_step;
+    }
+  }
+  const int tail = n - (nv - 1) * kLanes;  // columns of the last vector
+#pragma GCC unroll 16
+  for (int i = 0; i < mr; ++i) {
+    float* row = c + i * t.ldc;
+    if (nv == 2) store(row, add ? load(row) + sum[i][0] : sum[i][0]);
+    float* last = row + (nv - 1) * kLanes;
+    if (tail == kLanes)
+      store(last, add ? load(last) + sum[i][nv - 1] : sum[i][nv - 1]);
+    else
+      store_partial(last, add ? load_partial(last, tail) + sum[i][nv - 1] : sum[i][nv - 1], tail);
+  }
+}
+
+using TileOf = void (*)(const OuterTile&, const OuterRun*, int, float*, bool);
+
+constexpr TileOf kWide[] = {
+    tile_of<1, 2>, tile_of<2, 2>, tile_of<3, 2>, tile_of<4, 2>, tile_of<5, 2>, tile_of<6, 2>,
+#if defined(__AVX512F__) || defined(__aarch64__)
+    tile_of<7, 2>, tile_of<8, 2>, tile_of<9, 2>, tile_of<10, 2>, tile_of<11, 2>, tile_of<12, 2>, tile_of<13, 2>, tile_of<14, 2>,
+#endif
+};
+constexpr TileOf kThin[] = {
+    tile_of<1, 1>, tile_of<2, 1>, tile_of<3, 1>, tile_of<4, 1>,  tile_of<5, 1>,  tile_of<6, 1>,
+    tile_of<7, 1>, tile_of<8, 1>, tile_of<9, 1>, tile_of<10, 1>, tile_of<11, 1>, tile_of<12, 1>,
+#if defined(__AVX512F__) || defined(__aarch64__)
+    tile_of<13, 1>, tile_of<14, 1>,
+#endif
+};
+static_assert(sizeof kWide / sizeof kWide[0] == kRows && sizeof kThin / sizeof kThin[0] == kRowsThin, "a function for every height");
+
+void tile(const OuterTile& t, const OuterRun* runs, int m, int n, float* c, bool add) {
+  (n > kLanes ? kWide : kThin)[m - 1](t, runs, n, c, add);
+}
+
+void pack(int64_t pixels, int n, int width, const float* from, int64_t step, float* to) {
+  for (int64_t p = 0; p < pixels; ++p, from += step, to += width) {
+    int j = 0;
+    for (; j + kLanes <= n; j += kLanes) store(to + j, load(from + j));
+    if (j < n) {
+      const f32v last = load_partial(from + j, n - j);
+      if (j + kLanes <= width)
+        store(to + j, last);
+      else
+        store_partial(to + j, last, width - j);
+      j += kLanes;
+    }
+    for (; j < width; ++j) to[j] = 0;
+  }
+}
+
+void add(int64_t count, const float* x, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(y + i, load(y + i) + load(x + i));
+  if (i < count) store_partial(y + i, load_partial(y + i, (int)(count - i)) + load_partial(x + i, (int)(count - i)), (int)(count - i));
+}
+
+}  // namespace
+
+extern const OuterKernels outer;
+const OuterKernels outer = {2 * kLanes, kRows, kRowsThin, tile, pack, add};
+
+}  // namespace WL_ISA
+}  // namespace wl
