@@ -1,4 +1,4 @@
-"""The side of a contender: answers requests on standard input, one JSON object per line. Standard library only; imported by each peer."""
+"""The side of a contender: answers requests on standard input, one JSON object per line. Imported by each peer, so NumPy at most."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 
 def serve(handlers: dict[str, Callable[..., Any]]) -> None:
@@ -35,3 +37,13 @@ def timed(step: Callable[[int], Any], seconds: float, least: int) -> dict[str, A
         value = step(len(times))
         times.append(time.perf_counter() - start)
     return {"median": statistics.median(times), "fastest": min(times), "steps": len(times), "value": value}
+
+
+def operands(layer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``x`` (n, ih, iw, ic), ``w`` (kh, kw, ic/g, oc), ``dy`` (n, oh, ow, oc) of a convolution: the same numbers for every contender."""
+    rng = np.random.default_rng(0)
+    oh, ow = ((layer["i" + a] + 2 * layer["p" + a] - layer["dil" + a] * (layer["k" + a] - 1) - 1) // layer["s" + a] + 1 for a in ("h", "w"))
+    x = rng.standard_normal((layer["n"], layer["ih"], layer["iw"], layer["ic"]), dtype=np.float32)
+    w = rng.standard_normal((layer["kh"], layer["kw"], layer["ic"] // layer["g"], layer["oc"]), dtype=np.float32)
+    dy = rng.standard_normal((layer["n"], oh, ow, layer["oc"]), dtype=np.float32)
+    return x, w, dy

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import wiesel as wl
 from pipe import serve, timed
+
+import wiesel as wl
 from wiesel import models, optim
 
 _NETS = {

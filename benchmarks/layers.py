@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Single convolution layers in three directions, beside a peer: milliseconds, GFLOP/s, share of the measured peak, and the ratio.
+
+python benchmarks/layers.py --peer torch --peer-python /path/to/venv/bin/python [--cases "resnet18"] [--directions forward]
+
+Forward runs with weights prepared beforehand (as in inference), the backward directions from plain weights (as in a training step).
+The peer runs in every layout, and forward prepacked; each row compares with its fastest setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import statistics
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import protocol
+
+DIRECTIONS = ("forward", "backward_data", "backward_weights")
+SETTINGS = ("nchw", "channels_last", "prepacked")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution: extents as in docs/naming.md."""
+
+    name: str
+    n: int
+    ih: int
+    iw: int
+    ic: int
+    oc: int
+    kh: int
+    kw: int
+    sh: int
+    sw: int
+    ph: int
+    pw: int
+    dilh: int
+    dilw: int
+    g: int
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one direction, by the direct formula."""
+        oh = (self.ih + 2 * self.ph - self.dilh * (self.kh - 1) - 1) // self.sh + 1
+        ow = (self.iw + 2 * self.pw - self.dilw * (self.kw - 1) - 1) // self.sw + 1
+        return 2 * self.n * oh * ow * self.oc * self.kh * self.kw * self.ic // self.g
+
+
+def parse(line: str) -> Layer:
+    """A line of layers.txt.
+
+    >>> parse("n1 ih8 ic3 oc4 kh3 ph1  # small").flops
+    13824
+    """
+    text, _, name = line.partition("#")
+    words = {key: int(value) for key, value in re.findall(r"([a-z]+)(\d+)", text)}
+    square = {"iw": "ih", "kw": "kh", "sw": "sh", "pw": "ph", "dilw": "dilh"}
+    full = {"sh": 1, "ph": 0, "dilh": 1, "g": 1, **words}
+    full.update({across: full[down] for across, down in square.items() if across not in words})
+    return Layer(name=name.strip(), **full)
+
+
+def read(path: Path) -> list[Layer]:
+    return [parse(line) for line in path.read_text().splitlines() if line.partition("#")[0].strip()]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", choices=["torch", "none"], default="torch")
+    parser.add_argument("--peer-python", default=protocol.default_python(), help="the interpreter that has the peer (default: this one)")
+    parser.add_argument("--file", type=Path, default=protocol.HERE / "layers.txt")
+    parser.add_argument("--cases", default="", help="only layers whose name has this in it")
+    parser.add_argument("--directions", default=",".join(DIRECTIONS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
+    parser.add_argument("--threads", type=int, default=0, help="threads of each contender (default: the cores of this process)")
+    parser.add_argument("--target", type=float, default=1.0, help="ratio that is to be reached")
+    parser.add_argument("--out", type=Path, default=protocol.HERE / "results")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    directions = options.directions.split(",")
+    layers = [layer for layer in read(options.file) if options.cases in layer.name]
+    if not layers or options.rounds < 5 or not set(directions) <= set(DIRECTIONS):
+        print(f"nothing to do: give layers of {options.file}, directions of {', '.join(DIRECTIONS)}, at least 5 rounds", file=sys.stderr)
+        return 2
+    facts = protocol.machine()
+    threads = options.threads or facts["cores"]
+    peaks = protocol.peaks(threads)
+    contenders = [protocol.Contender("wiesel", sys.executable, "wiesel_layers.py", threads=threads)]
+    if options.peer != "none":
+        contenders += [
+            protocol.Contender(f"{options.peer} {name}", options.peer_python, f"{options.peer}_layers.py", threads=threads)
+            for name in SETTINGS
+        ]
+    results = []
+    try:
+        for layer in layers:
+            for direction in directions:
+                results.append(measure(layer, direction, contenders, options))
+                print(f"{layer.name}, {direction}: {results[-1]['times']}", file=sys.stderr)
+    finally:
+        for contender in contenders:
+            contender.close()
+    note = f"{threads} threads each, fp32; GFLOP/s by the direct formula, for every algorithm."
+    lines = protocol.heading("Convolution layers", facts, peaks, options.rounds, note) + table(results, peaks, options.target)
+    text = "\n".join(lines) + "\n"
+    print(text)
+    everything = {"machine": facts, "peaks": peaks, "threads": threads, "rounds": options.rounds, "results": results}
+    print("written to", protocol.write("layers", everything, text, options.out))
+    return 0
+
+
+def measure(layer: Layer, direction: str, contenders: list[protocol.Contender], options: argparse.Namespace) -> dict[str, Any]:
+    """One layer in one direction; the settings that do not have it are left out. All must give the same sums."""
+    able = []
+    digests = {}
+    for contender in contenders:
+        setting = contender.name.partition(" ")[2]
+        reply = contender.ask("setup", layer=asdict(layer), direction=direction, setting=setting)
+        if reply is not None:
+            able.append(contender)
+            digests[contender.name] = reply
+    ours = digests["wiesel"]
+    for name, digest in digests.items():
+        if not math.isclose(digest, ours, rel_tol=1e-3):
+            raise RuntimeError(f"{layer.name}, {direction}: {name} computes something else (norm {digest}, wiesel's {ours})")
+    for contender in able:
+        contender.ask("run", seconds=options.seconds, least=3)  # warm
+    times = protocol.rounds(able, options.rounds, seconds=options.seconds, least=3)
+    return {"layer": asdict(layer), "direction": direction, "flops": layer.flops, "times": times}
+
+
+def table(results: list[dict[str, Any]], peaks: dict[str, float], target: float) -> list[str]:
+    """One row per layer and direction, then the geometric means."""
+    peak = peaks.get("fma_GFLOP/s")
+    lines = [
+        f"| layer | direction | wiesel ms | GFLOP/s | % of peak | peer's best ms | setting | peer/wiesel (interval) | target {target:g} |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    ratios: dict[str, list[float]] = {}
+    for result in results:
+        times = dict(result["times"])
+        ours = times.pop("wiesel")
+        mine = statistics.median(ours)
+        rate = result["flops"] / mine / 1e9
+        row = [result["layer"]["name"], result["direction"].replace("_", " "), f"{1000 * mine:.3f}", f"{rate:.0f}"]
+        row.append(f"{100 * rate / peak:.0f}" if peak else "")
+        if times:
+            best = min(times, key=lambda name: statistics.median(times[name]))
+            r = protocol.ratio(ours, times[best])
+            ratios.setdefault(result["direction"], []).append(r.median)
+            row += [f"{1000 * statistics.median(times[best]):.3f}", best, str(r), r.verdict(target)]
+        else:
+            row += ["", "", "", ""]
+        lines.append("| " + " | ".join(row) + " |")
+    lines.append("")
+    lines += [f"Geometric mean, {d.replace('_', ' ')}: {statistics.geometric_mean(values):.2f}." for d, values in ratios.items()]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
