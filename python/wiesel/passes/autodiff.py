@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from wiesel.graph.build import Trace
@@ -29,11 +30,13 @@ def gradients(
     ``of`` are visited, so nothing below the lowest of ``wrt`` is computed. Values of ``wrt`` without influence are missing from the
     result.
 
-    ``rules`` override gradient rules. Keys, the first that fits: ``"features.3:relu"`` (module path and op), ``"features.3"`` (module
-    path), ``"relu"`` (kind of a unary or binary op), ``"unary"`` (name of an op).
+    ``rules`` override gradient rules. Keys, the first that fits: ``"features.3"`` (a module as a whole: x are the tensors that enter
+    it, y the one that leaves it; parameters inside get no gradient), ``"features.3:relu"`` (an op at a module path), ``"relu"`` (kind
+    of a unary or binary op), ``"unary"`` (name of an op).
     """
     seeds = {of: None} if isinstance(of, Value) else of
     active = _depending_on(graph, wrt)
+    regions = _regions(graph, rules, seeds) if rules else {}
     sums: dict[Value, Value] = {}
     b = Builder(graph, entry="grad")
     for value, seed in seeds.items():
@@ -43,16 +46,18 @@ def gradients(
         douts = [sums.get(value) for value in node.outputs]
         if all(dout is None for dout in douts):
             continue
-        needed = [value is not None and value in active for value in node.inputs]
-        if not any(needed):
+        region = regions.get(node)
+        sources = node.inputs if region is None else region.inputs
+        needed = [value is not None and value in active for value in sources]
+        if not any(needed) or (region is not None and region.output.producer is not node):
             continue
         b.path = node.path
-        rule = _rule_for(node, rules) if rules else None
+        rule = region.rule if region is not None else _rule_for(node, rules or {})
         if rule is not None and trace is not None:
-            found: Sequence[Value | None] = _apply_rule(trace, rule, node, douts)
+            found: Sequence[Value | None] = _apply_rule(trace, rule, node, sources, douts)
         else:
             found = node.op.grad(b, node, douts, needed)
-        for source, wanted, dsource in zip(node.inputs, needed, found, strict=True):
+        for source, wanted, dsource in zip(sources, needed, found, strict=True):
             if wanted and dsource is not None:
                 assert source is not None
                 if dsource.type != source.type:
@@ -104,23 +109,53 @@ def _add(b: Builder, sums: dict[Value, Value], value: Value, dvalue: Value) -> N
 
 def _rule_for(node: Node, rules: Mapping[str, Rule]) -> Rule | None:
     kind = node.attrs.get("kind", node.op.name)
-    for key in (f"{node.path}:{kind}", node.path, kind, node.op.name):
+    for key in (f"{node.path}:{kind}", kind, node.op.name):
         if key in rules:
             return rules[key]
     return None
 
 
-def _apply_rule(trace: Trace, rule: Rule, node: Node, douts: Sequence[Value | None]) -> list[Value | None]:
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """The nodes of a module whose gradient is overridden as a whole."""
+
+    rule: Rule
+    inputs: tuple[Value, ...]
+    output: Value
+
+
+def _regions(graph: Graph, rules: Mapping[str, Rule], seeds: Mapping[Value, Value | None]) -> dict[Node, _Region]:
+    """For every node inside a module that ``rules`` name by path its region."""
+    regions: dict[Node, _Region] = {}
+    readers = graph.consumers()
+    for path, rule in rules.items():
+        nodes = [node for node in graph.nodes if node.path == path or node.path.startswith(path + ".")]
+        if not nodes:
+            continue
+        inside = set(nodes)
+        made = [value for node in nodes for value in node.outputs]
+        leaving = [v for v in made if v in seeds or any(reader not in inside for reader in readers.get(v, ()))]
+        if len(leaving) != 1:
+            names = ", ".join(repr(value) for value in leaving)
+            raise ValueError(f"a rule for module {path!r} needs one tensor that leaves it, there are {len(leaving)} ({names})")
+        entering = {v: None for node in nodes for v in node.inputs if v is not None and v.kind in ("input", "node") and v.producer not in inside}
+        regions |= dict.fromkeys(nodes, _Region(rule, tuple(entering), leaving[0]))
+    return regions
+
+
+def _apply_rule(
+    trace: Trace, rule: Rule, node: Node, sources: Sequence[Value | None], douts: Sequence[Value | None]
+) -> list[Value | None]:
     def wrap(values: Sequence[Value | None]) -> Any:
         tensors = tuple(None if value is None else Tensor(value, trace) for value in values)
         return tensors[0] if len(tensors) == 1 else tensors
 
     trace.builder.path = node.path
     with trace:
-        result = rule(wrap(node.inputs), wrap(node.outputs), wrap(douts))
+        result = rule(wrap(sources), wrap(node.outputs), wrap(douts))
     results = result if isinstance(result, (tuple, list)) else (result,)
-    if len(results) != len(node.inputs):
-        raise ValueError(f"the rule for {describe(node)} gives {len(results)} gradients for {len(node.inputs)} inputs")
+    if len(results) != len(sources):
+        raise ValueError(f"the rule for {describe(node)} gives {len(results)} gradients for {len(sources)} inputs")
     found: list[Value | None] = []
     for item in results:
         if item is not None and not isinstance(item, Tensor):
