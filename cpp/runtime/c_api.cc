@@ -26,7 +26,9 @@ wl_status hand_out(const Status& status, wl_error* error) {
 }
 static_assert(sizeof(wl_error::text) == sizeof(Status::text), "the texts are of the same size");
 
-const wl::Program& core(const wl_program* program) { return *reinterpret_cast<const wl::Program*>(program); }
+const wl::Program& core(const wl_program* program) {
+  return *reinterpret_cast<const wl::Program*>(program);
+}
 
 Status kernels_for(const char* isa, const wl::Kernels** kernels) {
   *kernels = isa ? wl::find_kernels(isa) : wl::active_kernels();
@@ -34,7 +36,9 @@ Status kernels_for(const char* isa, const wl::Kernels** kernels) {
   return Status::error(Code::invalid, "instruction set %s: unknown, or this machine cannot run it", isa ? isa : "of WIESEL_ISA");
 }
 
-int threads_for(int max_threads) { return max_threads == 0 ? wl::default_threads() : max_threads; }
+int threads_for(int max_threads) {
+  return max_threads == 0 ? wl::default_threads() : max_threads;
+}
 
 Status describe(const wl::Program& p, const int* slots, int n, int slot, wl_tensor_info* info) {
   WL_CHECK(slot >= 0 && slot < n, "slot %d of %d", slot, n);
@@ -52,12 +56,14 @@ Status memory_of(const wl::Program& p, const wl::Kernels& kernels, int threads, 
   WL_CHECK(threads >= 1 && threads <= wl::kMaxThreads, "%d threads; 1 to %d are possible", threads, wl::kMaxThreads);
   const wl::MemoryNeed m = wl::program_memory(p, kernels, threads);
   const auto shared = [&](wl::Buffer b) { return size_t(p.bytes[int(b)]); };
-  *need = {wl::instance_bytes(p),           size_t(m.arena),           size_t(m.workspace),       size_t(m.prepared),
+  *need = {wl::instance_bytes(p),      size_t(m.arena),           size_t(m.workspace),       size_t(m.prepared),
            shared(wl::Buffer::params), shared(wl::Buffer::state), shared(wl::Buffer::grads), shared(wl::Buffer::opt)};
   return Status::good();
 }
 
-bool is_weight(const wl::Tensor& t) { return t.buffer == wl::Buffer::params || t.buffer == wl::Buffer::state; }
+bool is_weight(const wl::Tensor& t) {
+  return t.buffer == wl::Buffer::params || t.buffer == wl::Buffer::state;
+}
 
 // Copies every array of section WGHT to the tensor of its name; each named tensor of params and state must have one.
 Status copy_weights(const wl::Program& p, char* params, char* state) {
@@ -79,7 +85,8 @@ Status copy_weights(const wl::Program& p, char* params, char* state) {
       memcpy((tensor.buffer == wl::Buffer::params ? params : state) + tensor.offset, array.data, array.bytes);
       found = true;
     }
-    WL_CHECK(found, "the file has no array '%s' of %lld elements, which its program reads", p.tensor_names[t], (long long)tensor.elements());
+    WL_CHECK(found, "the file has no array '%s' of %lld elements, which its program reads", p.tensor_names[t],
+             (long long)tensor.elements());
   }
   return Status::good();
 }
@@ -109,7 +116,9 @@ Status create(const wl::Program& p, const char* isa, int max_threads, const wl_b
 
 extern "C" {
 
-const char* wl_version(void) { return WL_VERSION; }
+const char* wl_version(void) {
+  return WL_VERSION;
+}
 
 const char* wl_isa(int i) {
   const wl::Kernels* const* k = wl::runnable_kernels();
@@ -117,7 +126,9 @@ const char* wl_isa(int i) {
   return *k && i == 0 ? (*k)->isa : nullptr;
 }
 
-int wl_default_threads(void) { return wl::default_threads(); }
+int wl_default_threads(void) {
+  return wl::default_threads();
+}
 
 wl_status wl_program_size(const void* file, size_t file_size, size_t* bytes, wl_error* error) {
   return hand_out(wl::program_size(file, file_size, bytes), error);
@@ -133,9 +144,15 @@ wl_status wl_program_load(const void* file, size_t file_size, void* memory, size
   return hand_out(status, error);
 }
 
-int64_t wl_program_batch(const wl_program* program) { return core(program).batch; }
-int wl_program_inputs(const wl_program* program) { return core(program).n_inputs; }
-int wl_program_outputs(const wl_program* program) { return core(program).n_outputs; }
+int64_t wl_program_batch(const wl_program* program) {
+  return core(program).batch;
+}
+int wl_program_inputs(const wl_program* program) {
+  return core(program).n_inputs;
+}
+int wl_program_outputs(const wl_program* program) {
+  return core(program).n_outputs;
+}
 
 wl_status wl_program_input(const wl_program* program, int slot, wl_tensor_info* info, wl_error* error) {
   const wl::Program& p = core(program);
