@@ -1,0 +1,1 @@
+"""The command line: ``wiesel train | evaluate | predict | summary | explain | bench``."""
