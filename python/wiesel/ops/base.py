@@ -76,8 +76,11 @@ class Op:
         """The node's attributes as numbers under the names of ``cpp/ops/attrs.inc``. By default as they are."""
         return dict(attrs)
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        """The same in plain NumPy: documentation, oracle and float64 ground for gradient checks. Keeps the inputs' float dtype."""
+    def reference(self, attrs: Mapping[str, Any], *arrays: Any, **named: Any) -> tuple[np.ndarray, ...]:
+        """The same in plain NumPy: documentation, oracle and float64 ground for gradient checks. Keeps the inputs' float dtype.
+
+        Subclasses name their operands: ``reference(self, attrs, x, w, bias=None)``; absent ones are None.
+        """
         raise NotImplementedError
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:

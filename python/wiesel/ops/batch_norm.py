@@ -48,11 +48,9 @@ class BnStats(Op):
         return Type((channels,)), Type((channels,))
 
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
-        raise ValueError("batch_stats: its gradient is part of batch_norm's; use wl.ops.mean and square for statistics with a gradient of their own")
+        raise ValueError("batch_stats: its gradient is part of batch_norm's; statistics with a gradient of their own: mean, square")
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         return x.mean(_front(x)), x.var(_front(x))
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
@@ -100,9 +98,16 @@ class BnApply(Op):
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {"eps": float(attrs["eps"]), **epilogue_attrs(attrs)}
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x, mean, var, gamma, beta, residual = (*arrays, None, None, None)[:6]
-        assert x is not None and mean is not None and var is not None
+    def reference(
+        self,
+        attrs: Mapping[str, Any],
+        x: np.ndarray,
+        mean: np.ndarray,
+        var: np.ndarray,
+        gamma: np.ndarray | None = None,
+        beta: np.ndarray | None = None,
+        residual: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, ...]:
         y = (x - mean) / np.sqrt(var + attrs["eps"])
         y = y if gamma is None else y * gamma
         y = y if beta is None else y + beta
@@ -145,9 +150,17 @@ class BnBwd(Op):
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {"eps": float(attrs["eps"]), "frozen": int(attrs["frozen"]), **epilogue_attrs(attrs)}
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x, dy, mean, var, gamma, beta, y = (*arrays, None, None, None)[:7]
-        assert x is not None and dy is not None and mean is not None and var is not None
+    def reference(
+        self,
+        attrs: Mapping[str, Any],
+        x: np.ndarray,
+        dy: np.ndarray,
+        mean: np.ndarray,
+        var: np.ndarray,
+        gamma: np.ndarray | None = None,
+        beta: np.ndarray | None = None,
+        y: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, ...]:
         if attrs["activation"] != "none":
             dy = dy * unary.KINDS[attrs["activation"]].df(y, attrs["alpha"], attrs["beta"])
         front, scale = _front(x), 1 / np.sqrt(var + attrs["eps"])
@@ -182,9 +195,15 @@ class BnRunning(Op):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         raise ValueError("running_stats: running statistics have no gradient; use stop_gradient")
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        mean, var, x, running_mean, running_var = arrays
-        assert mean is not None and var is not None and x is not None and running_mean is not None and running_var is not None
+    def reference(
+        self,
+        attrs: Mapping[str, Any],
+        mean: np.ndarray,
+        var: np.ndarray,
+        x: np.ndarray,
+        running_mean: np.ndarray,
+        running_var: np.ndarray,
+    ) -> tuple[np.ndarray, ...]:
         count = x.size // x.shape[-1]
         unbiased = var * (count / max(count - 1, 1))
         momentum = attrs["momentum"]
@@ -192,7 +211,9 @@ class BnRunning(Op):
 
 
 def batch_stats(x: TensorLike) -> tuple[Any, Any]:
-    """Mean and biased variance per channel, each (c,), over all axes but the last; merged from parts by Chan's formula, never E[x²] - E[x]².
+    """Mean and biased variance per channel, each (c,), over all axes but the last.
+
+    Parts are merged by Chan's formula; never E[x²] - E[x]², which cancels.
 
     >>> batch_stats([[1.0], [3.0]])
     (array([2.], dtype=float32), array([1.], dtype=float32))

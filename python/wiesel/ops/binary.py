@@ -1,6 +1,6 @@
 """Element-wise functions of two tensors, with NumPy's broadcasting. The gradient of an operand is summed over what was repeated.
 
-Where both operands of maximum or minimum are equal, the gradient goes to the first (S-75). Comparisons give 1.0 or 0.0 and pass no gradient.
+Where both operands of maximum or minimum are equal, the gradient goes to the first (S-75). Comparisons give 1.0 or 0.0, without gradient.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ class Binary(Op):
             operands.append(em.tensor(value) if same else em.view(value, y.shape, broadcast_strides(value.shape, y.shape), 0))
         em.step("binary", operands, [em.tensor(y)], kind=binary_number(node.attrs["kind"]))
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        a, b = arrays
-        assert a is not None and b is not None
+    def reference(self, attrs: Mapping[str, Any], a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
         return (np.asarray(KINDS[attrs["kind"]](a, b), dtype=np.result_type(a, b)),)
 
 

@@ -17,7 +17,17 @@ import numpy as np
 
 from wiesel.graph.ir import Builder, Node, Type, Value
 from wiesel.ops import reduce, unary
-from wiesel.ops.arguments import TensorLike, channel_vector, present, require_dtype, require_image_shape, require_images, same_shape, shape_of, show
+from wiesel.ops.arguments import (
+    TensorLike,
+    channel_vector,
+    present,
+    require_dtype,
+    require_image_shape,
+    require_images,
+    same_shape,
+    shape_of,
+    show,
+)
 from wiesel.ops.base import Cost, Op, register
 from wiesel.ops.dispatch import call
 from wiesel.ops.geometry import Fit, Padding, Window, pair, split_padding, window, window_attrs, windows2d
@@ -33,7 +43,7 @@ WINDOW_DEFAULTS: Mapping[str, Any] = {
 _CONV_DEFAULTS: Mapping[str, Any] = {**WINDOW_DEFAULTS, "groups": 1, "algorithm": "automatic"}
 
 
-def windows_of(attrs: Mapping[str, Any], extents: tuple[int, int], kernel: tuple[int, int]) -> tuple[Window, Window]:
+def windows_of(attrs: Mapping[str, Any], extents: Sequence[int], kernel: Sequence[int]) -> tuple[Window, Window]:
     """The windows along height and width that a node's attributes describe."""
     return (
         Window(extents[0], kernel[0], attrs["stride_h"], attrs["dilation_h"], attrs["pad_top"], attrs["pad_bottom"]),
@@ -90,7 +100,7 @@ class _Conv(Op):
             raise ValueError(f"{self.name}: {w.shape[3]} output channels of w {show(w.shape)} do not divide into {groups} groups")
         return w.shape[2] * groups, w.shape[3]
 
-    def _out(self, attrs: Mapping[str, Any], extents: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+    def _out(self, attrs: Mapping[str, Any], extents: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
         rows, columns = windows_of(attrs, extents, kernel)
         return out_extent(self.name, "height", rows), out_extent(self.name, "width", columns)
 
@@ -141,9 +151,9 @@ class ConvFwd(_Conv):
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {**super().step_attrs(attrs), **epilogue_attrs(attrs)}
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x, w, bias, residual = (*arrays, None, None)[:4]
-        assert x is not None and w is not None
+    def reference(
+        self, attrs: Mapping[str, Any], x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, residual: np.ndarray | None = None
+    ) -> tuple[np.ndarray, ...]:
         rows, columns = windows_of(attrs, x.shape[1:3], w.shape[:2])
         groups = attrs["groups"]
         picture = padded(x, rows, columns)
@@ -185,9 +195,7 @@ class ConvBwdData(_Conv):
             b.op("conv_bwd_weights", ddx, dy, **shared) if needed[1] else None,
         ]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        dy, w = arrays
-        assert dy is not None and w is not None
+    def reference(self, attrs: Mapping[str, Any], dy: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
         rows, columns = windows_of(attrs, (attrs["in_h"], attrs["in_w"]), w.shape[:2])
         groups = attrs["groups"]
         picture = np.zeros(
@@ -196,7 +204,7 @@ class ConvBwdData(_Conv):
         )
         for ky, kx, where in taps(rows, columns):
             for ins, outs in zip(_group_slices(picture.shape[3], groups), _group_slices(w.shape[3], groups), strict=True):
-                picture[(*where, ins)] += dy[..., outs] @ w[ky, kx][:, outs].T
+                picture[where][..., ins] += dy[..., outs] @ w[ky, kx][:, outs].T
         top, left = rows.before, columns.before
         return (np.ascontiguousarray(picture[:, top : top + rows.extent, left : left + columns.extent]),)
 
@@ -229,9 +237,7 @@ class ConvBwdWeights(_Conv):
             b.op("conv_fwd", x, ddw, **shared) if needed[1] else None,
         ]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x, dy = arrays
-        assert x is not None and dy is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         rows, columns = windows_of(attrs, x.shape[1:3], (attrs["kernel_h"], attrs["kernel_w"]))
         groups = attrs["groups"]
         picture = padded(x, rows, columns)
@@ -267,8 +273,8 @@ def conv2d(
     w : (kh, kw, c / groups, oc). Depthwise: groups = c, (kh, kw, 1, c * m), output channel ``c * m + j``.
     b : (oc,) or None.
     stride, dilation : int or (vertical, horizontal).
-    padding : int, (vertical, horizontal), ((top, bottom), (left, right)), "valid" ("narrow") = 0, "same" = ceil(h / stride) positions with the
-        extra zero at the end (ONNX SAME_UPPER), "same_lower", "full" ("wide") = dilation * (k - 1) on each side.
+    padding : int, (vertical, horizontal), ((top, bottom), (left, right)), "valid" ("narrow") = 0, "same" = ceil(h / stride) positions
+        with the extra zero at the end (ONNX SAME_UPPER), "same_lower", "full" ("wide") = dilation * (k - 1) on each side.
     fit : what happens where the stride does not fit, see ``wiesel.ops.geometry``.
 
     Returns y (n, oh, ow, oc) with ``oh = (h - d * (kh - 1) - 1 + padding) / stride + 1``. Raises ValueError when shapes do not fit

@@ -53,7 +53,8 @@ def random_bits(key: int, sample: int, count: int) -> np.ndarray:
     """The 32-bit numbers of elements 0 … count - 1: element e is word (e % 64) // 16 of counter (e // 64) * 16 + e % 16."""
     groups = -(-count // _GROUP)
     words = philox(np.arange(groups * 16, dtype=np.uint64), sample, key)  # (4, groups * 16)
-    return words.reshape(4, groups, 16).transpose(1, 0, 2).reshape(-1)[:count]
+    numbers: np.ndarray = words.reshape(4, groups, 16).transpose(1, 0, 2).reshape(-1)[:count]
+    return numbers
 
 
 def dropout_mask(
@@ -84,9 +85,7 @@ class Dropout(Op):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         return [b.op("dropout", douts[0], **node.attrs)]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         keep = dropout_mask(x.shape, attrs["rate"], stream=attrs["stream"])
         return (np.where(keep, x * x.dtype.type(1 / (1 - attrs["rate"])), 0).astype(x.dtype),)
 

@@ -13,6 +13,7 @@ With extent ``W``, window ``F`` (dilated: ``D = dilation * (F - 1) + 1``), total
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ Fit: TypeAlias = Literal["floor", "error", "pad", "crop"]
 Padding: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
 """An int; (vertical, horizontal); ((top, bottom), (left, right)); "valid" or "narrow"; "same"; "same_lower"; "full" or "wide"."""
 
+_FORMS = "an int, a pair, ((top, bottom), (left, right)) or a name"
 PADDING_NAMES = ("valid", "narrow", "same", "same_lower", "full", "wide")
 
 
@@ -82,7 +84,11 @@ class ReceptiveField:
 
 def pair(value: int | Sequence[int], name: str, op: str, *, minimum: int = 1) -> tuple[int, int]:
     """``value`` for both spatial axes: an int, or (vertical, horizontal)."""
-    values = (value, value) if _is_int(value) else tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    values: tuple[Any, ...] = ()
+    if _is_int(value):
+        values = (value, value)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        values = tuple(value)
     if len(values) != 2 or not all(_is_int(v) for v in values):
         raise TypeError(f"{op}: {name} must be an int or a pair (vertical, horizontal), got {value!r}")
     if min(values) < minimum:
@@ -157,8 +163,8 @@ def window(
 
 def windows2d(
     op: str,
-    extents: tuple[int, int],
-    kernel: tuple[int, int],
+    extents: Sequence[int],
+    kernel: Sequence[int],
     stride: int | Sequence[int],
     dilation: int | Sequence[int],
     padding: Padding,
@@ -192,19 +198,20 @@ def split_padding(op: str, padding: Padding) -> tuple[int | str | tuple[int, int
     """Any form of padding, per axis: a name, or (before, after)."""
     if isinstance(padding, str):
         if padding not in PADDING_NAMES:
-            raise ValueError(f"{op}: padding must be an int, a pair, ((top, bottom), (left, right)) or one of {', '.join(PADDING_NAMES)}, got {padding!r}")
+            raise ValueError(f"{op}: padding must be {_FORMS} ({', '.join(PADDING_NAMES)}), got {padding!r}")
         return padding, padding
+    both: tuple[Any, Any]
     if _is_int(padding):
         both = (padding, padding)
     elif isinstance(padding, Sequence) and len(padding) == 2:
-        both = (padding[0], padding[1])  # type: ignore[assignment]
+        both = (padding[0], padding[1])
     else:
-        raise TypeError(f"{op}: padding must be an int, a pair, ((top, bottom), (left, right)) or a name, got {padding!r}")
-    sides = []
+        raise TypeError(f"{op}: padding must be {_FORMS}, got {padding!r}")
+    sides: list[tuple[int, int]] = []
     for part in both:
-        side = (part, part) if _is_int(part) else tuple(part) if isinstance(part, Sequence) else ()
+        side: tuple[Any, ...] = (part, part) if _is_int(part) else tuple(part) if isinstance(part, Sequence) else ()
         if len(side) != 2 or not all(_is_int(v) for v in side):
-            raise TypeError(f"{op}: padding must be an int, a pair, ((top, bottom), (left, right)) or a name, got {padding!r}")
+            raise TypeError(f"{op}: padding must be {_FORMS}, got {padding!r}")
         if min(side) < 0:
             raise ValueError(f"{op}: padding must not be negative, got {padding!r}")
         sides.append((int(side[0]), int(side[1])))
@@ -241,6 +248,4 @@ def _misfit(op: str, axis: str, w: Window) -> str:
 
 
 def _is_int(value: object) -> bool:
-    import numbers
-
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)

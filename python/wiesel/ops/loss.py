@@ -42,7 +42,7 @@ class _CrossEntropy(Op):
     def _check(self, logits: Type, target: Type, weight: Type | None) -> None:
         require_dtype("cross_entropy", "logits", logits, "f32")
         if logits.rank != 2:
-            raise ValueError(f"cross_entropy: expected logits of shape (n, classes), got {show(logits.shape)}; flatten or pool what comes before")
+            raise ValueError(f"cross_entropy: expected logits of shape (n, classes), got {show(logits.shape)}; flatten or pool before it")
         require_dtype("cross_entropy", "targets", target, "i32", "f32")
         if target.dtype == "i32" and target.shape != logits.shape[:1]:
             raise ValueError(
@@ -79,9 +79,9 @@ class CrossEntropy(_CrossEntropy):
         dlogits = b.op("cross_entropy_bwd", node.outputs[1], target, weight, douts[0], **node.attrs)
         return [dlogits, *[None] * (len(node.inputs) - 1)]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        logits, target, weight = (*arrays, None)[:3]
-        assert logits is not None and target is not None
+    def reference(
+        self, attrs: Mapping[str, Any], logits: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[np.ndarray, ...]:
         shifted = logits - logits.max(axis=1, keepdims=True)
         logp = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         loss = -(_smooth(target, logits, attrs["smoothing"]) * logp).sum(axis=1)
@@ -91,7 +91,7 @@ class CrossEntropy(_CrossEntropy):
 
 @register
 class CrossEntropyBwd(_CrossEntropy):
-    """prob, target, [weight], dloss () -> dlogits = dloss * weight * (prob * sum(t) - t), over n for the mean; t are the smoothed targets."""
+    """prob, target, [weight], dloss () -> dlogits = dloss * weight * (prob * sum(t) - t), over n for the mean; t: smoothed targets."""
 
     name = "cross_entropy_bwd"
 
@@ -101,9 +101,9 @@ class CrossEntropyBwd(_CrossEntropy):
         same_shape(self.name, "dloss", present(self.name, "dloss", types[3]), ())
         return (prob,)
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        prob, target, weight, dloss = arrays
-        assert prob is not None and target is not None and dloss is not None
+    def reference(
+        self, attrs: Mapping[str, Any], prob: np.ndarray, target: np.ndarray, weight: np.ndarray | None, dloss: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
         t = _smooth(target, prob, attrs["smoothing"])
         factor = dloss / prob.shape[0] if attrs["mean"] else dloss
         rows = factor if weight is None else factor * weight[:, None]
@@ -160,7 +160,9 @@ def cross_entropy_backward(
 
 
 def mse(outputs: TensorLike, targets: TensorLike, sample_weight: TensorLike | None = None, *, reduction: str = "mean") -> Any:
-    """Squared error ``(outputs - targets)**2``, averaged (or summed) over all elements; ``sample_weight`` (n,) multiplies each sample's share.
+    """Squared error ``(outputs - targets)**2``, averaged (or summed) over all elements.
+
+    ``sample_weight`` (n,) multiplies each sample's share.
 
     >>> float(mse([[1.0, 2.0]], [[0.0, 0.0]]))
     2.5
@@ -178,7 +180,8 @@ def hinge(
 ) -> Any:
     """Multi-class hinge loss of Weston and Watkins (1999), scaled as in torch's multi_margin_loss.
 
-    Per sample ``sum over j != target of max(0, margin - outputs[target] + outputs[j]) / classes``; outputs (n, classes), targets integers (n,).
+    Per sample ``sum over j != target of max(0, margin - outputs[target] + outputs[j]) / classes``, with outputs (n, classes) and
+    integer targets (n,).
 
     >>> float(hinge([[2.0, 1.5, 0.0]], [0]))  # doctest: +ELLIPSIS
     0.1666...

@@ -22,7 +22,7 @@ def _window_sum(x: np.ndarray, before: int, after: int) -> np.ndarray:
     """For each channel the sum over ``before`` channels in front of it, itself, and ``after`` behind it."""
     channels = x.shape[-1]
     wide = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
-    return np.sum([wide[..., i : i + channels] for i in range(before + 1 + after)], axis=0, dtype=x.dtype)
+    return np.asarray(sum(wide[..., i : i + channels] for i in range(before + 1 + after)))
 
 
 def _energy(attrs: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
@@ -47,9 +47,7 @@ class Lrn(Op):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         return [b.op("lrn_bwd", node.inputs[0], node.outputs[0], douts[0], **node.attrs)]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         return (x * _energy(attrs, x) ** -attrs["beta"],)
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
@@ -69,9 +67,7 @@ class LrnBwd(Op):
             same_shape(self.name, name, present(self.name, name, t), x.shape)
         return (x,)
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x, y, dy = arrays
-        assert x is not None and y is not None and dy is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray, y: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         size, energy = attrs["size"], _energy(attrs, x)
         through = _window_sum(dy * y / energy, (size - 1) // 2, size // 2)  # the window, seen from the other side
         return (dy * energy ** -attrs["beta"] - 2 * attrs["alpha"] * attrs["beta"] / size * x * through,)

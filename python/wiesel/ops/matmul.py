@@ -34,11 +34,12 @@ class Matmul(Op):
         for name, t in (("a", a), ("b", b)):
             require_dtype(self.name, name, t, "f32")
             if t.rank < 2:
-                raise ValueError(f"matmul: {name} must have at least two axes, got {show(t.shape)}; use reshape to make it a row or a column")
+                raise ValueError(f"matmul: {name} must have at least two axes, got {show(t.shape)}; reshape it to a row or a column")
         m, ka = a.shape[-2:] if not attrs["trans_a"] else a.shape[:-3:-1]
         kb, n = b.shape[-2:] if not attrs["trans_b"] else b.shape[:-3:-1]
         if ka != kb:
-            raise ValueError(f"matmul: a {show(a.shape)} and b {show(b.shape)} do not fit: {show((ka,))} against {show((kb,))} summed elements")
+            sizes = f"{show((ka,))} against {show((kb,))} elements to sum"
+            raise ValueError(f"matmul: a {show(a.shape)} and b {show(b.shape)} do not fit: {sizes}")
         front = broadcast_shapes(self.name, a.shape[:-2], b.shape[:-2])
         shape = (*front, m, n)
         if BATCH in shape[1:]:
@@ -76,9 +77,7 @@ class Matmul(Op):
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {"trans_a": int(attrs["trans_a"]), "trans_b": int(attrs["trans_b"]), **epilogue_attrs(attrs)}
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        a, b, bias = (*arrays, None)[:3]
-        assert a is not None and b is not None
+    def reference(self, attrs: Mapping[str, Any], a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         y = (a.swapaxes(-1, -2) if attrs["trans_a"] else a) @ (b.swapaxes(-1, -2) if attrs["trans_b"] else b)
         if bias is not None:
             y = y + bias
@@ -132,7 +131,8 @@ def _check_linear(op: str, x: tuple[int, ...], w: tuple[int, ...]) -> None:
     if len(w) != 2:
         raise ValueError(f"{op}: expected w of shape (in, out), got {show(w)}")
     if len(x) < 2:
-        raise ValueError(f"{op}: expected x of shape (n, in), got {show(x)}" + ("; the batch axis is missing: use x[None]" if x == w[:1] else ""))
+        mend = "; the batch axis is missing: use x[None]" if x == w[:1] else ""
+        raise ValueError(f"{op}: expected x of shape (n, in), got {show(x)}{mend}")
     if x[-1] == w[0]:
         return
     features = 1

@@ -34,9 +34,7 @@ class Normalize(Op):
             raise ValueError("normalize: mean and scale are constants; use subtract and multiply where they are learned")
         return [b.op("binary", douts[0], node.inputs[2], kind="mul"), None, None]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x, mean, scale = arrays
-        assert x is not None and mean is not None and scale is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
         return ((x - mean) * scale,)
 
 

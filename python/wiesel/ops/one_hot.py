@@ -33,14 +33,14 @@ class OneHot(Op):
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {}
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        i = arrays[0]
-        assert i is not None
+    def reference(self, attrs: Mapping[str, Any], i: np.ndarray) -> tuple[np.ndarray, ...]:
         return ((i[..., None] == np.arange(attrs["classes"])).astype(np.float64),)
 
 
 def one_hot(i: TensorLike, classes: int) -> Any:
-    """Rows of ``classes`` zeros with a 1 at the class: integers (…) -> (…, classes), float32. ValueError for labels outside 0 … classes - 1.
+    """Rows of ``classes`` zeros with a 1 at the class: integers (…) -> (…, classes), float32.
+
+    Raises ValueError for labels in an array that are not 0 … classes - 1.
 
     >>> one_hot([1, 0], 3)
     array([[0., 1., 0.],
@@ -60,4 +60,4 @@ def check_labels(op: str, labels: np.ndarray, classes: int) -> None:
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         where = int(wrong[0])
-        raise ValueError(f"{op}: label {labels.reshape(-1)[where]} of sample {where} is not a class: there are {classes}, 0 … {classes - 1}")
+        raise ValueError(f"{op}: label {labels.reshape(-1)[where]} of sample {where} is no class: there are {classes}, 0 … {classes - 1}")

@@ -7,7 +7,7 @@ spread, that of a sum is copied. Padding never wins a maximum.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from wiesel.ops.geometry import Fit, Padding, Window, pair, window_attrs, window
 from wiesel.ops.kinds import POOL_KINDS
 from wiesel.ops.shape import with_shape
 
-if TYPE_CHECKING:
-    from wiesel.program.emit import Emitter
-
 
 class _Pool(Op):
     defaults: ClassVar[Mapping[str, Any]] = WINDOW_DEFAULTS
@@ -30,7 +27,7 @@ class _Pool(Op):
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {name: int(attrs[name]) for name in WINDOW_DEFAULTS}
 
-    def _windows(self, attrs: Mapping[str, Any], extents: tuple[int, int]) -> tuple[Window, Window]:
+    def _windows(self, attrs: Mapping[str, Any], extents: Sequence[int]) -> tuple[Window, Window]:
         return windows_of(attrs, extents, (attrs["kernel_h"], attrs["kernel_w"]))
 
     def _out(self, attrs: Mapping[str, Any], x: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,7 +36,8 @@ class _Pool(Op):
         for axis, w in zip(("height", "width"), self._windows(attrs, x[1:3]), strict=True):
             found.append(out_extent(self.name, axis, w))
             if (w.before or w.after) and not all(_meets_input(w, position) for position in range(w.out)):
-                raise ValueError(f"{self.name}: a window of {w.span} pixels lies wholly in the padding ({w.before}, {w.after}) along the {axis}; pad less")
+                sides = f"({w.before}, {w.after})"
+                raise ValueError(f"{self.name}: a window of {w.span} pixels lies wholly in the padding {sides} along the {axis}; pad less")
         return (*found, x[3])
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
@@ -89,22 +87,17 @@ class PoolMax(_Pool):
         assert x is not None
         return [b.op("pool_max_bwd", douts[0], node.outputs[1], **node.attrs, in_h=x.shape[1], in_w=x.shape[2])]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         rows, columns = self._windows(attrs, x.shape[1:3])
         inside = padded(np.ones_like(x, dtype=bool), rows, columns)
         picture = padded(x, rows, columns)
-        best = seen = None
+        best = np.zeros((x.shape[0], rows.out, columns.out, x.shape[3]), x.dtype)
+        seen, index = np.zeros(best.shape, bool), np.zeros(best.shape, np.int64)
         for tap, (_, _, where) in enumerate(taps(rows, columns)):
             value, valid = picture[where], inside[where]
-            if best is None:
-                best, seen, index = value.copy(), valid.copy(), np.zeros(value.shape, np.int64)
-                continue
             better = valid & (~seen | (value > best) | (np.isnan(value) & ~np.isnan(best)))  # strictly better: the first wins; NaN wins
             best[better], index[better] = value[better], tap
             seen |= valid
-        assert best is not None
         return best, index.astype(np.uint8 if attrs["kernel_h"] * attrs["kernel_w"] <= 256 else np.int32)
 
 
@@ -121,9 +114,7 @@ class PoolMaxBwd(_PoolBwd):
         same_shape(self.name, "index", index, present(self.name, "dy", types[0]).shape)
         return super().infer(attrs, types)
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        dy, index = arrays
-        assert dy is not None and index is not None
+    def reference(self, attrs: Mapping[str, Any], dy: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, ...]:
         return (self._spread(attrs, dy, lambda tap: np.where(index == tap, dy, 0)),)
 
 
@@ -134,7 +125,7 @@ class _Average(_Pool):
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {**super().step_attrs(attrs), "kind": POOL_KINDS[attrs["kind"]], "count_padding": int(attrs["count_padding"])}
 
-    def _area(self, attrs: Mapping[str, Any], extents: tuple[int, int], dtype: Any) -> Any:
+    def _area(self, attrs: Mapping[str, Any], extents: Sequence[int], dtype: Any) -> Any:
         """What each sum is divided by: a number, or (1, oh, ow, 1)."""
         if attrs["kind"] == "sum":
             return 1
@@ -162,9 +153,7 @@ class PoolAvg(_Average):
         assert x is not None
         return [b.op("pool_avg_bwd", douts[0], **node.attrs, in_h=x.shape[1], in_w=x.shape[2])]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         rows, columns = self._windows(attrs, x.shape[1:3])
         picture = padded(x, rows, columns)
         y = np.zeros((x.shape[0], rows.out, columns.out, x.shape[3]), x.dtype)
@@ -183,9 +172,7 @@ class PoolAvgBwd(_PoolBwd, _Average):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         return [b.op("pool_avg", douts[0], **{name: node.attrs[name] for name in PoolAvg.defaults})]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        dy = arrays[0]
-        assert dy is not None
+    def reference(self, attrs: Mapping[str, Any], dy: np.ndarray) -> tuple[np.ndarray, ...]:
         share = dy / self._area(attrs, (attrs["in_h"], attrs["in_w"]), dy.dtype)
         return (self._spread(attrs, dy, lambda tap: share),)
 

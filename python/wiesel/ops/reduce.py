@@ -18,7 +18,7 @@ from wiesel.ops.shape import dense_strides
 if TYPE_CHECKING:
     from wiesel.program.emit import Emitter
 
-KINDS = {"sum": np.sum, "mean": np.mean, "max": np.max}
+KINDS: Mapping[str, Any] = {"sum": np.sum, "mean": np.mean, "max": np.max}
 """Every function, by the name it has in ``cpp/ops/kinds.h``."""
 
 
@@ -64,9 +64,7 @@ class Reduce(Op):
         out = em.tensor(y) if y.shape == kept else em.view(y, kept, dense_strides(kept), 0)
         em.step("reduce", [em.tensor(x)], [out], kind=reduce_number(node.attrs["kind"]), axes=sum_of_bits(axes))
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         return (np.asarray(KINDS[attrs["kind"]](x, axis=tuple(attrs["axes"]), keepdims=attrs["keepdims"])),)
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:

@@ -97,9 +97,7 @@ class Reshape(_Move):
         assert x is not None
         return [b.op("reshape", douts[0], shape=x.shape)]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         return (x.reshape(attrs["shape"]),)  # a batch extent is -1 for NumPy too
 
 
@@ -116,9 +114,8 @@ class StopGradient(_Move):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         return [None]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        assert arrays[0] is not None
-        return (arrays[0],)
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (x,)
 
 
 @register
@@ -147,9 +144,8 @@ class Transpose(_Move):
         view = em.view(x, y.shape, tuple(strides[axis] for axis in node.attrs["axes"]), 0)
         em.step("copy", [view], [em.tensor(y)])
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        assert arrays[0] is not None
-        return (np.ascontiguousarray(arrays[0].transpose(attrs["axes"])),)
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (np.ascontiguousarray(x.transpose(attrs["axes"])),)
 
 
 @register
@@ -186,13 +182,12 @@ class Slice(_Move):
         assert x is not None
         em.step("copy", [_strided_view(em, x, y.shape, node.attrs)], [em.tensor(y)])
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        assert arrays[0] is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         cut = tuple(
             builtins.slice(start, None if stop == BATCH else stop, step)
             for start, stop, step in zip(attrs["starts"], attrs["stops"], attrs["steps"], strict=True)
         )
-        return (np.ascontiguousarray(arrays[0][cut]),)
+        return (np.ascontiguousarray(x[cut]),)
 
 
 @register
@@ -208,8 +203,8 @@ class Place(_Move):
         if not len(shape) == len(starts) == len(steps) == x.rank:
             raise ValueError(f"place: {show(x.shape)} does not fit into {show(shape)}: other number of axes")
         for inner, outer, start, step in zip(x.shape, shape, starts, steps, strict=True):
-            fits = (start, step, outer) == (0, 1, BATCH) if inner == BATCH else start >= 0 and step >= 1 and start + (inner - 1) * step < outer
-            if not fits:
+            whole_batch = (inner, start, step, outer) == (BATCH, 0, 1, BATCH)
+            if not whole_batch and not (inner > 0 and start >= 0 and step >= 1 and start + (inner - 1) * step < outer):
                 raise ValueError(f"place: {show(x.shape)} from {tuple(starts)} in steps of {tuple(steps)} does not fit into {show(shape)}")
         return (Type(tuple(shape), x.dtype),)
 
@@ -225,9 +220,7 @@ class Place(_Move):
         em.step("fill", [], [em.tensor(y)], value=float(node.attrs["value"]))
         em.step("copy", [em.tensor(x)], [_strided_view(em, y, x.shape, node.attrs)])
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         y = np.full(Type(tuple(attrs["shape"])).concrete(x.shape[0] if x.ndim else 1), attrs["value"], x.dtype)
         spots = tuple(
             builtins.slice(start, start + (extent - 1) * step + 1, step)
@@ -253,7 +246,8 @@ class Concat(_Move):
         if first.shape[axis] == BATCH:
             raise ValueError("concat: tensors cannot be joined along the batch axis")
         for t in given[1:]:
-            if t.dtype != first.dtype or t.rank != first.rank or any(a != b for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if i != axis):
+            fits = t.dtype == first.dtype and t.rank == first.rank
+            if not fits or t.shape[:axis] + t.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]:
                 raise ValueError(f"concat: {t} does not fit beside {first} along axis {axis}: all other extents must be equal")
         shape = list(first.shape)
         shape[axis] = sum(t.shape[axis] for t in given)
@@ -282,8 +276,8 @@ class Concat(_Move):
             em.step("copy", [em.tensor(x)], [em.view(y, x.shape, strides, start * strides[axis])])
             start += x.shape[axis]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        return (np.concatenate([a for a in arrays if a is not None], axis=attrs["axis"]),)
+    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray, **named: Any) -> tuple[np.ndarray, ...]:
+        return (np.concatenate(arrays, axis=attrs["axis"]),)
 
 
 @register
@@ -310,9 +304,7 @@ class Broadcast(_Move):
         assert x is not None
         em.step("copy", [em.view(x, y.shape, broadcast_strides(x.shape, y.shape), 0)], [em.tensor(y)])
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x, like = arrays[0], arrays[1] if len(arrays) > 1 else None
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray, like: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         n = like.shape[0] if like is not None else x.shape[0] if x.ndim else 1
         return (np.ascontiguousarray(np.broadcast_to(x, Type(tuple(attrs["shape"])).concrete(n))),)
 
@@ -334,8 +326,8 @@ class Fill(_Move):
     def lower(self, em: Emitter, node: Node) -> None:
         em.step("fill", [], [em.tensor(node.outputs[0])], value=float(node.attrs["value"]))
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        n = arrays[0].shape[0] if arrays and arrays[0] is not None else 1
+    def reference(self, attrs: Mapping[str, Any], like: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+        n = 1 if like is None else like.shape[0]
         return (np.full(Type(tuple(attrs["shape"])).concrete(n), attrs["value"]),)
 
 
@@ -456,11 +448,12 @@ def pad(x: TensorLike, widths: Sequence[int | Sequence[int]], value: float = 0.0
     extents = shape_of(x)
     pairs = [(w, w) if isinstance(w, (int, np.integer)) else tuple(w) for w in widths]
     if len(pairs) != len(extents) or any(len(p) != 2 or min(p) < 0 for p in pairs):
-        raise ValueError(f"pad: {show(extents)} needs a width of at least 0, or a pair, for each of its {len(extents)} axes, got {list(widths)}")
+        raise ValueError(f"pad: {show(extents)} needs a width of at least 0, or a pair, for each of its axes, got {list(widths)}")
     if extents and extents[0] == BATCH and tuple(pairs[0]) != (0, 0):
         raise ValueError(f"pad: the batch axis of {show(extents)} cannot be padded")
     shape = tuple(e if e == BATCH else e + p[0] + p[1] for e, p in zip(extents, pairs, strict=True))
-    return call("place", [x], {"shape": shape, "starts": tuple(int(p[0]) for p in pairs), "steps": (1,) * len(shape), "value": float(value)})
+    starts = tuple(int(p[0]) for p in pairs)
+    return call("place", [x], {"shape": shape, "starts": starts, "steps": (1,) * len(shape), "value": float(value)})
 
 
 def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Any:

@@ -41,9 +41,7 @@ class Softmax(_Softmax):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         return [b.op("softmax_bwd", node.outputs[0], douts[0], log=node.attrs["log"])]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = arrays[0]
-        assert x is not None
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         shifted = x - x.max(axis=-1, keepdims=True)  # no overflow: the largest becomes 0
         total = np.exp(shifted).sum(axis=-1, keepdims=True)
         return (shifted - np.log(total) if attrs["log"] else np.exp(shifted) / total,)
@@ -61,9 +59,7 @@ class SoftmaxBwd(_Softmax):
         same_shape(self.name, "dy", dy, y.shape)
         return (dy,)
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        y, dy = arrays
-        assert y is not None and dy is not None
+    def reference(self, attrs: Mapping[str, Any], y: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         if attrs["log"]:
             return (dy - np.exp(y) * dy.sum(axis=-1, keepdims=True),)
         return (y * (dy - (dy * y).sum(axis=-1, keepdims=True)),)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from wiesel.ops.arguments import TensorLike, present, require_dtype, same_shape
 from wiesel.ops.base import Cost, Op, register
 from wiesel.ops.dispatch import call
 from wiesel.ops.kinds import unary_number
-
-if TYPE_CHECKING:
-    from wiesel.program.emit import Emitter
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 """Constants of Klambauer et al. 2017, with which activations keep mean 0 and variance 1."""
@@ -127,8 +124,7 @@ class Unary(_Unary):
             return [b.op("unary", dy, kind="affine", alpha=attrs["alpha"])]
         return [b.op("unary_bwd", node.outputs[0] if saves == "y" else node.inputs[0], dy, **attrs)]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        x = _array(arrays[0])
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         return (np.asarray(KINDS[attrs["kind"]].f(x, attrs["alpha"], attrs["beta"]), dtype=x.dtype),)
 
 
@@ -150,14 +146,8 @@ class UnaryBwd(_Unary):
             raise NotImplementedError(f"the second derivative of {node.attrs['kind']} is not available")
         return [None, b.op("unary_bwd", node.inputs[0], douts[0], **node.attrs) if needed[1] else None]
 
-    def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        s, dy = _array(arrays[0]), _array(arrays[1])
+    def reference(self, attrs: Mapping[str, Any], s: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         return ((dy * KINDS[attrs["kind"]].df(s, attrs["alpha"], attrs["beta"])).astype(dy.dtype),)
-
-
-def _array(a: np.ndarray | None) -> np.ndarray:
-    assert a is not None
-    return a
 
 
 def activation(x: TensorLike, kind: str, *, alpha: float | None = None) -> Any:
