@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/depthwise/depthwise.h"
+#include "ops/partial_sums.h"
 #include "ops/window.h"
 
 namespace wl {
@@ -236,16 +237,10 @@ void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvSha
         const float* gradient = dy.f32() + image * dy.strides[0] + oy * dy.strides[1] + channels.begin;
         kernels.depthwise->weights_row(row, from, gradient, chunk_sum + ky * row.w_row);
       }
-      for (int64_t t = 0; t < s.taps(); ++t) kernels.depthwise->add(channels.count, chunk_sum + t * channels.count, sum + t * s.oc);
+      for (int64_t t = 0; t < s.taps(); ++t) kernels.outer->add(channels.count, chunk_sum + t * channels.count, sum + t * s.oc);
     }
   });
-  if (parts == 1) return;
-  const int64_t piece_size = 4096;
-  parallel_for(run, div_up(elements, piece_size), 0.2 * double(elements * parts), [&](int64_t task, int) {
-    const int64_t begin = task * piece_size, count = min_of(piece_size, elements - begin);
-    memcpy(dw + begin, sums + begin, size_t(count) * sizeof(float));
-    for (int64_t part = 1; part < parts; ++part) kernels.depthwise->add(count, sums + part * elements + begin, dw + begin);
-  });
+  if (parts > 1) combine_parts(run, kernels, parts, elements, sums, dw, false);
 }
 
 }  // namespace wl

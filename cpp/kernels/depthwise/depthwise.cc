@@ -251,16 +251,10 @@ void narrow(int64_t columns, int64_t channels, int64_t m, const float* x, int64_
   }
 }
 
-void add(int64_t count, const float* x, float* y) {
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) store(y + i, load(y + i) + load(x + i));
-  if (i < count) store_partial(y + i, load_partial(y + i, (int)(count - i)) + load_partial(x + i, (int)(count - i)), (int)(count - i));
-}
-
 }  // namespace
 
 extern const DepthwiseKernels depthwise;
-const DepthwiseKernels depthwise = {convolve_row, weights_row, widen, narrow, add};
+const DepthwiseKernels depthwise = {convolve_row, weights_row, widen, narrow};
 
 }  // namespace WL_ISA
 }  // namespace wl

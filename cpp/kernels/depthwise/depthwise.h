@@ -40,9 +40,6 @@ struct DepthwiseKernels {
   void (*widen)(int64_t columns, int64_t channels, int64_t m, const float* x, int64_t x_col, float* y, int64_t y_col);
   // y[p*y_col + c] = Σ_j x[p*x_col + c*m + j], j rising.
   void (*narrow)(int64_t columns, int64_t channels, int64_t m, const float* x, int64_t x_col, float* y, int64_t y_col);
-
-  // y[i] += x[i]
-  void (*add)(int64_t count, const float* x, float* y);
 };
 
 }  // namespace wl

@@ -49,14 +49,10 @@ void narrow(int64_t columns, int64_t channels, int64_t m, const float* x, int64_
     }
 }
 
-void add(int64_t count, const float* x, float* y) {
-  for (int64_t i = 0; i < count; ++i) y[i] += x[i];
-}
-
 }  // namespace
 
 extern const DepthwiseKernels depthwise;
-const DepthwiseKernels depthwise = {convolve_row, weights_row, widen, narrow, add};
+const DepthwiseKernels depthwise = {convolve_row, weights_row, widen, narrow};
 
 }  // namespace ref
 }  // namespace wl
