@@ -37,7 +37,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor, sample_weight: Tensor | None
     if len(outputs.shape) != 2:
         raise ValueError(f"cross_entropy: expected logits (n, classes), got {outputs.type}")
     _limit_labels(outputs, targets)
-    return ops.cross_entropy(outputs, targets, sample_weight, smoothing=smoothing)  # type: ignore[no-any-return]
+    return ops.cross_entropy(outputs, targets, sample_weight, label_smoothing=smoothing)  # type: ignore[no-any-return]
 
 
 def mse(outputs: Tensor, targets: Tensor, sample_weight: Tensor | None = None) -> Tensor:

@@ -311,14 +311,19 @@ class Engine:
 
     def convert(self, runner: Runner, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The arrays as the program's inputs want them."""
+        slots = {slot.name for slot in runner.compiled.inputs}
+        found = zip(input_names(len(arrays)), self.convert_all(runner, arrays), strict=True)
+        return [array for name, array in found if name in slots]
+
+    def convert_all(self, runner: Runner, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """``convert``, with the inputs that nothing depends on left as they are."""
         from wiesel.ops.dispatch import to_array
 
         slots = {slot.name: slot for slot in runner.compiled.inputs}
-        found = []
-        for i, (name, array) in enumerate(zip(input_names(len(arrays)), arrays, strict=True)):
-            if name in slots:  # an input that nothing depends on has no slot
-                found.append(to_array(array, (slots[name].type.dtype,), type(self.root).__name__, i))
-        return found
+        return [
+            to_array(array, (slots[name].type.dtype,), type(self.root).__name__, i) if name in slots else array
+            for i, (name, array) in enumerate(zip(input_names(len(arrays)), arrays, strict=True))
+        ]
 
     def check_inputs(self, inputs: Sequence[Any]) -> tuple[list[NDArray[Any]], int]:
         """The inputs as arrays, and how many samples they hold; ValueError or TypeError for what cannot be meant."""
