@@ -25,6 +25,13 @@ ConvShape conv_shape(const Step& step, const Tensor& x, const Tensor& y, const T
 // stride 1, ranges, divisibility by groups, oh = (ih + pad_top + pad_bottom - dilh*(kh-1) - 1) / sh + 1 (rounded down) and ow alike.
 Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Tensor* w);
 
+// The ranges of kernel, stride, padding, dilation, groups and algorithm, and divisibility of the channels: what conv_verify checks without
+// pictures.
+Status conv_verify_attributes(const Step& step, const ConvShape& shape);
+
+// A known activation.
+Status conv_verify_activation(const Step& step);
+
 // `w` is the canonical float32 weight of `shape`.
 Status conv_verify_weights(const Step& step, const ConvShape& shape, const Tensor& w);
 
@@ -36,6 +43,10 @@ inline bool is_packed(const Tensor& w) {
 
 // The kernels that a step runs on: those of its run, or the reference ones where its algorithm is `ref`.
 const Kernels& conv_kernels(const Step& step, const Kernels& kernels);
+
+// The algorithm of a step whose attribute asks for one or leaves it to the op: `ref`, `depthwise` where it applies and w is canonical, else
+// `direct`. Writes the others' reasons to choice->refused unless choice is null.
+Algorithm conv_algorithm(const Step& step, const ConvShape& shape, const Tensor& w, Choice* choice);
 
 // Along one axis, the output positions that read inside the input at kernel offset k*dil: the o in [0, out) with 0 <= o*stride - pad +
 // offset < in.
@@ -55,6 +66,10 @@ struct ConvEpilogueOperands {
 
 // Bytes of the packed weights for a direction: the same on every ISA.
 int64_t conv_packed_bytes(const ConvShape& shape, ConvDirection direction);
+
+// The packed weights behind operand `w`: its own bytes, or, where w is canonical, packed into *scratch, which is moved past them.
+const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const Tensor& w,
+                                 char** scratch);
 
 // Packs canonical `w` for `direction` into `packed`; parallel.
 void conv_pack_weights(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const float* w,

@@ -1,5 +1,6 @@
 // Geometry and verification shared by the convolution ops.
 #include "ops/conv.h"
+#include "ops/depthwise.h"
 
 namespace wl {
 
@@ -47,12 +48,7 @@ ConvShape conv_shape(const Step& step, const Tensor& x, const Tensor& y, const T
   return s;
 }
 
-Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Tensor* w) {
-  WL_TRY(verify_activation_tensor(step, x, "the input side"));
-  WL_TRY(verify_activation_tensor(step, y, "the output side"));
-  const ConvShape s = conv_shape(step, x, y, w);
-  WL_CHECK(y.dims[0] == s.n, "%s: %lld pictures in, %lld out", step.path, (long long)s.n, (long long)y.dims[0]);
-  WL_CHECK(x.batch == y.batch, "%s: one side has a free batch extent, the other has not", step.path);
+Status conv_verify_attributes(const Step& step, const ConvShape& s) {
   WL_TRY(verify_range(step, "kernel_h", s.kh, 1, kMaxKernel));
   WL_TRY(verify_range(step, "kernel_w", s.kw, 1, kMaxKernel));
   WL_TRY(verify_range(step, "stride_h", s.sh, 1, kMaxStep));
@@ -66,11 +62,29 @@ Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Ten
   WL_TRY(verify_range(step, "groups", s.g, 1, s.ic < s.oc ? s.ic : s.oc));
   WL_CHECK(s.ic % s.g == 0 && s.oc % s.g == 0, "%s: %lld -> %lld channels do not divide into %lld groups", step.path, (long long)s.ic,
            (long long)s.oc, (long long)s.g);
-  WL_TRY(verify_extent(step, "rows", s.ih, s.oh, s.kh, s.sh, s.pad_top + s.pad_bottom, s.dilh));
-  WL_TRY(verify_extent(step, "columns", s.iw, s.ow, s.kw, s.sw, s.pad_left + s.pad_right, s.dilw));
+  WL_CHECK(double(s.taps()) * double(s.icg()) * double(s.oc) <= 1e12, "%s: a weight of %lld x %lld x %lld x %lld is too large", step.path,
+           (long long)s.kh, (long long)s.kw, (long long)s.icg(), (long long)s.oc);
   const int64_t algorithm = step.i(AttrKey::algorithm);
   WL_CHECK(algorithm >= 0 && algorithm <= int64_t(Algorithm::depthwise), "%s: no kernel for algorithm %lld", step.path,
            (long long)algorithm);
+  WL_CHECK(Algorithm(algorithm) != Algorithm::depthwise || depthwise_applies(s),
+           "%s: algorithm depthwise needs one input channel per group, not %lld", step.path, (long long)s.icg());
+  return Status::good();
+}
+
+Status conv_verify_activation(const Step& step) {
+  return verify_range(step, "activation", step.i(AttrKey::activation), 0, int64_t(UnaryKind::affine));
+}
+
+Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Tensor* w) {
+  WL_TRY(verify_activation_tensor(step, x, "the input side"));
+  WL_TRY(verify_activation_tensor(step, y, "the output side"));
+  const ConvShape s = conv_shape(step, x, y, w);
+  WL_CHECK(y.dims[0] == s.n, "%s: %lld pictures in, %lld out", step.path, (long long)s.n, (long long)y.dims[0]);
+  WL_CHECK(x.batch == y.batch, "%s: one side has a free batch extent, the other has not", step.path);
+  WL_TRY(conv_verify_attributes(step, s));
+  WL_TRY(verify_extent(step, "rows", s.ih, s.oh, s.kh, s.sh, s.pad_top + s.pad_bottom, s.dilh));
+  WL_TRY(verify_extent(step, "columns", s.iw, s.ow, s.kw, s.sw, s.pad_left + s.pad_right, s.dilw));
   return Status::good();
 }
 
@@ -93,6 +107,25 @@ Status conv_verify_operand(const Step& step, const ConvShape& s, ConvDirection d
 
 const Kernels& conv_kernels(const Step& step, const Kernels& kernels) {
   return Algorithm(step.i(AttrKey::algorithm)) == Algorithm::ref ? *find_kernels("ref") : kernels;
+}
+
+Algorithm conv_algorithm(const Step& step, const ConvShape& s, const Tensor& w, Choice* choice) {
+  const Algorithm asked = Algorithm(step.i(AttrKey::algorithm));
+  if (asked == Algorithm::ref || asked == Algorithm::direct) return asked;
+  const char* refusal = !depthwise_applies(s) ? "depthwise: more than one input channel per group"
+                        : is_packed(w)        ? "depthwise: the weight is packed"
+                                              : "";
+  if (choice) snprintf(choice->refused, sizeof choice->refused, "%s", refusal);
+  return *refusal ? Algorithm::direct : Algorithm::depthwise;
+}
+
+const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const Tensor& w,
+                                 char** scratch) {
+  if (is_packed(w)) return w.f32();
+  float* packed = (float*)*scratch;
+  *scratch += conv_packed_bytes(s, direction);
+  conv_pack_weights(run, kernels, s, direction, w.f32(), packed);
+  return packed;
 }
 
 Range conv_valid(int64_t out, int64_t in, int64_t stride, int64_t pad, int64_t offset) {

@@ -1,0 +1,430 @@
+#include "ops/conv_direct.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/brgemm/brgemm.h"
+
+namespace wl {
+
+namespace {
+
+constexpr int64_t kRowsBelow = 64;                 // channels below which k runs over kx too: a run of one tap would be too short
+constexpr int64_t kInterleaveUpTo = 4;             // channels up to which it runs over ky too
+constexpr int64_t kWeightsInCache = 512 << 10;     // bytes of weights per group that stay in the second cache level between tiles
+constexpr int64_t kChunkBytes = 384 << 10;         // input and output of a chunk of pixels, to stay in the second cache level
+constexpr int64_t kTableBytes = 64 << 10;          // row pointers of a chunk
+constexpr int64_t kLeastPixels = 72, kTasks = 16;  // smallest chunk worth a task; tasks wanted
+constexpr double kNanosecondsPerMac = 0.02;
+
+int64_t gcd(int64_t a, int64_t b) {
+  return b == 0 ? a : gcd(b, a % b);
+}
+
+// The taps of one axis that meet phase residue `rho` (k*dil = rho modulo stride): how many, the last of them, and how many belong to
+// smaller residues.
+struct PhaseTaps {
+  int64_t count = 0, last = 0, before = 0;
+};
+PhaseTaps phase_taps(int64_t kernel, int64_t dilation, int64_t stride, int64_t rho) {
+  PhaseTaps p;
+  for (int64_t k = 0; k < kernel; ++k) {
+    const int64_t residue = k * dilation % stride;
+    if (residue == rho) p.last = k, ++p.count;
+    if (residue < rho) ++p.before;
+  }
+  return p;
+}
+
+ConvAxis forward_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
+  return {in, out, stride, -pad, dilation, kernel, 0, 1, 0};
+}
+
+// The phase of input positions i = phase + q*stride reads, in the output, positions q + begin + t*gap with the taps in falling order.
+ConvAxis backward_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation, int64_t phase) {
+  const PhaseTaps p = phase_taps(kernel, dilation, stride, (phase + pad) % stride);
+  ConvAxis a;
+  a.in = out, a.out = phase < in ? (in - phase - 1) / stride + 1 : 0;
+  a.step = 1, a.begin = p.count ? (phase + pad - p.last * dilation) / stride : 0;
+  a.gap = dilation / gcd(stride, dilation), a.taps = p.count;
+  a.out_begin = phase, a.out_step = stride, a.taps_before = p.before;
+  return a;
+}
+
+}  // namespace
+
+ConvAxis ConvView::rows(int64_t phase) const {
+  const ConvShape& s = shape;
+  return forward() ? forward_axis(s.ih, s.oh, s.kh, s.sh, s.pad_top, s.dilh)
+                   : backward_axis(s.ih, s.oh, s.kh, s.sh, s.pad_top, s.dilh, phase);
+}
+
+ConvAxis ConvView::cols(int64_t phase) const {
+  const ConvShape& s = shape;
+  return forward() ? forward_axis(s.iw, s.ow, s.kw, s.sw, s.pad_left, s.dilw)
+                   : backward_axis(s.iw, s.ow, s.kw, s.sw, s.pad_left, s.dilw, phase);
+}
+
+ConvForm ConvView::form() const {
+  const int64_t gap = forward() ? shape.dilw : shape.dilw / gcd(shape.sw, shape.dilw);
+  if (gap != 1 || shape.taps() == 1 || k() >= kRowsBelow) return ConvForm::pixels;
+  if (k() <= kInterleaveUpTo) return ConvForm::interleaved;
+  return shape.kw > 1 ? ConvForm::rows : ConvForm::pixels;
+}
+
+int64_t ConvView::tap_place(int64_t ky, int64_t kx) const {
+  const bool columns_first = form() == ConvForm::interleaved;
+  if (forward()) return columns_first ? kx * shape.kh + ky : ky * shape.kw + kx;
+  const PhaseTaps y = phase_taps(shape.kh, shape.dilh, shape.sh, ky * shape.dilh % shape.sh);
+  const PhaseTaps x = phase_taps(shape.kw, shape.dilw, shape.sw, kx * shape.dilw % shape.sw);
+  const int64_t ty = (y.last - ky) / (shape.sh / gcd(shape.sh, shape.dilh)), tx = (x.last - kx) / (shape.sw / gcd(shape.sw, shape.dilw));
+  return y.before * shape.kw + y.count * x.before + (columns_first ? tx * y.count + ty : ty * x.count + tx);
+}
+
+namespace {
+
+// --- how the work is cut: by shape alone
+// ------------------------------------------------------------------------------------------------------
+
+// Tasks are (phase, group, chunk of pixels, block of panels). Output rows are numbered through all pictures; form `pixels` cuts the pixels
+// of all rows in chunks that may begin and end inside a row, the other forms cut whole rows, or blocks of columns where rows are long.
+struct Cut {
+  ConvForm form;
+  int64_t width, panels, panel;    // columns of a packed panel, panels per group, floats per panel
+  bool panels_inside;              // all panels of a tile before the next tile; else all tiles of a chunk before the next panel
+  int64_t row_chunks, col_blocks;  // pixels: row_chunks counts chunks of pixels
+  int64_t panel_blocks;
+  int64_t phases, tasks;
+  // per thread
+  int64_t pixels, table, copied;  // most pixels of a chunk, row pointers, floats of copied rows
+  int64_t bytes;
+};
+
+struct Phase {
+  ConvAxis y, x;
+};
+
+// The input rows that `rows` output rows of one picture read, and the floats of a copied row for `cols` output columns.
+int64_t rows_read(const ConvAxis& y, int64_t rows) {
+  return y.taps == 0 ? 0 : (rows - 1) * y.step + (y.taps - 1) * y.gap + 1;
+}
+int64_t cols_read(const ConvAxis& x, int64_t cols) {
+  return x.taps == 0 ? 0 : (cols - 1) * x.step + x.taps;
+}
+
+// Floats of scratch for copied rows, at most, for a chunk of `rows` output rows by `cols` columns (rows may span pictures).
+int64_t copied_floats(ConvForm form, const ConvAxis& y, const ConvAxis& x, int64_t k, int64_t rows, int64_t cols) {
+  if (form == ConvForm::pixels) return 0;
+  if (form == ConvForm::interleaved) return rows * cols_read(x, cols) * y.taps * k + 4;
+  const int64_t pictures = rows < 2 ? 1 : min_of(rows, (rows - 2) / y.out + 2);  // touched, at most
+  const int64_t together = rows_read(y, rows), apart = (rows - pictures) * y.step + pictures * rows_read(y, 1);
+  return max_of(together, apart) * cols_read(x, cols) * k;
+}
+
+Cut cut_work(const ConvView& view, const BrgemmKernels& brgemm) {
+  const ConvShape& s = view.shape;
+  Cut c;
+  c.form = view.form();
+  const int64_t columns = view.columns(), k = view.k();
+  c.width = brgemm.panel_width(columns);
+  c.panels = div_up(columns, c.width);
+  c.panel = s.taps() * k * c.width;
+  c.phases = view.phases_h() * view.phases_w();
+  // The largest phase stands for all.
+  ConvAxis y = view.rows(0), x = view.cols(0);
+  for (int64_t p = 1; p < view.phases_h(); ++p) {
+    const ConvAxis other = view.rows(p);
+    if (other.taps > y.taps) y.taps = other.taps;
+  }
+  for (int64_t p = 1; p < view.phases_w(); ++p) {
+    const ConvAxis other = view.cols(p);
+    if (other.taps > x.taps) x.taps = other.taps;
+  }
+  const int64_t rows = s.n * y.out, cols = x.out;
+  const int64_t weights = y.taps * x.taps * k * columns * 4;
+  c.panels_inside = weights <= kWeightsInCache;
+  const int64_t per_pixel = 4 * (k * min_of(y.step, y.taps + 1) * min_of(x.step, x.taps + 1) + (c.panels_inside ? columns : c.width));
+  const int64_t taps = c.form == ConvForm::pixels ? y.taps * x.taps : c.form == ConvForm::rows ? y.taps : 1;
+  int64_t most = kChunkBytes / per_pixel;
+  most = min_of(most, kTableBytes / (8 * max_of(taps, 1)));
+  most = min_of(most, div_up(rows * cols * c.phases * s.g, kTasks));
+  most = max_of(most, kLeastPixels);
+  c.col_blocks = 1;
+  if (c.form == ConvForm::pixels) {
+    c.row_chunks = div_up(rows * cols, most);
+    c.pixels = div_up(rows * cols, c.row_chunks);
+    c.copied = 0;
+  } else {
+    int64_t most_cols = cols, most_rows = max_of(most / cols, 1);
+    while (copied_floats(c.form, y, x, k, most_rows, most_cols) * 4 > kChunkBytes && most_rows > 1) most_rows = div_up(most_rows, 2);
+    while ((copied_floats(c.form, y, x, k, most_rows, most_cols) * 4 > kChunkBytes || most_cols > 4 * most) && most_cols > kLeastPixels)
+      most_cols = div_up(most_cols, 2);
+    c.row_chunks = div_up(rows, most_rows);
+    c.col_blocks = div_up(cols, most_cols);
+    most_rows = div_up(rows, c.row_chunks), most_cols = div_up(cols, c.col_blocks);
+    c.pixels = most_rows * most_cols;
+    c.copied = copied_floats(c.form, y, x, k, most_rows, most_cols);
+    if (c.phases > 1 && y.out > 1) {  // phases whose pictures are a row lower touch more pictures
+      ConvAxis lower = y;
+      lower.out = y.out - 1;
+      c.copied = max_of(c.copied, copied_floats(c.form, lower, x, k, div_up(s.n * lower.out, c.row_chunks), most_cols));
+    }
+  }
+  c.table = taps * c.pixels + (c.form == ConvForm::interleaved ? y.taps : 0);
+  const int64_t chunks = c.row_chunks * c.col_blocks * s.g * c.phases;
+  c.panel_blocks = min_of(c.panels, max_of(1, div_up(kTasks, chunks)));
+  c.tasks = chunks * c.panel_blocks;
+  c.bytes = round_up((c.table + 2 * c.pixels) * 8, kCacheLine) + round_up(k * 4, kCacheLine) + round_up(c.copied * 4, kCacheLine);
+  return c;
+}
+
+// --- one chunk
+// ------------------------------------------------------------------------------------------------------------------------------------
+
+// Part of an output row: columns [begin, end) of row `row`, where rows are numbered through all pictures.
+struct Chunk {
+  int64_t row_begin, row_end, first_begin, last_end, begin, end;
+  int64_t col_begin(int64_t row) const { return row == row_begin ? first_begin : begin; }
+  int64_t col_end(int64_t row) const { return row == row_end - 1 ? last_end : end; }
+};
+
+Chunk chunk_of(const Cut& cut, const Phase& phase, int64_t pictures, int64_t row_chunk, int64_t col_block) {
+  const int64_t rows = pictures * phase.y.out, cols = phase.x.out;
+  if (cut.form == ConvForm::pixels) {
+    const Range p = piece(rows * cols, cut.row_chunks, row_chunk);
+    if (p.size() == 0) return {0, 0, 0, 0, 0, 0};
+    const int64_t last = p.end - 1;
+    return {p.begin / cols, last / cols + 1, p.begin % cols, last % cols + 1, 0, cols};
+  }
+  const Range r = piece(rows, cut.row_chunks, row_chunk), x = piece(cols, cut.col_blocks, col_block);
+  return {r.begin, r.end, x.begin, x.end, x.begin, x.end};
+}
+
+// The memory of one thread.
+struct Scratch {
+  const float** a;  // row pointers [tap][pixel]
+  float** c;        // output pixels
+  const float** residual;
+  float* zeros;  // k of them
+  float* copied;
+};
+
+// One group's channels of the input pictures.
+struct Input {
+  const float* data;
+  int64_t picture, row, pixel;  // strides in floats
+  int64_t k;                    // channels
+};
+
+void copy_floats(float* dst, const float* src, int64_t count) {
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) memcpy(dst + i, src + i, 16);
+  for (; i < count; ++i) dst[i] = src[i];
+}
+
+// Pixels [begin, begin + count) of an input row, zeros outside the picture. `row` is null for a row outside.
+void copy_row(float* dst, const float* row, const Input& in, int64_t width, int64_t begin, int64_t count) {
+  const int64_t low = row ? min_of(max_of(begin, 0), begin + count) : begin + count, high = max_of(low, min_of(width, begin + count));
+  memset(dst, 0, (size_t)((low - begin) * in.k) * sizeof(float));
+  dst += (low - begin) * in.k;
+  if (high > low && in.pixel == in.k) {
+    memcpy(dst, row + low * in.pixel, (size_t)((high - low) * in.k) * sizeof(float));
+  } else {
+    for (int64_t x = low; x < high; ++x) copy_floats(dst + (x - low) * in.k, row + x * in.pixel, in.k);
+  }
+  memset(dst + (high - low) * in.k, 0, (size_t)((begin + count - high) * in.k) * sizeof(float));
+}
+
+// dst[x][t][c] = pixel begin + x of the t-th row (a null row gives zeros), x < count. May write up to 3 floats past the end, which the next
+// row or the slack behind the last one takes.
+void copy_interleaved(float* dst, const float* const* rows, int64_t taps, const Input& in, int64_t width, int64_t begin, int64_t count) {
+  static const float kZeros[4] = {0, 0, 0, 0};
+  const int64_t low = min_of(max_of(begin, 0), begin + count), high = max_of(low, min_of(width, begin + count));
+  const int64_t exact = max_of(low, high - (in.pixel < 4 ? 4 : 1));  // before it, four floats can be read from every pixel
+  memset(dst, 0, (size_t)((low - begin) * taps * in.k) * sizeof(float));
+  dst += (low - begin) * taps * in.k;
+  for (int64_t x = low; x < high; ++x)
+    for (int64_t t = 0; t < taps; ++t, dst += in.k) {
+      const float* src = rows[t] ? rows[t] + x * in.pixel : kZeros;
+      if (x < exact || !rows[t])
+        memcpy(dst, src, 16);
+      else
+        for (int64_t c = 0; c < in.k; ++c) dst[c] = src[c];
+    }
+  memset(dst, 0, (size_t)((begin + count - high) * taps * in.k) * sizeof(float));
+}
+
+// Row pointers of form `pixels`: a[t][pixel].
+void point_at_pixels(const Phase& phase, const Chunk& chunk, const Input& in, int64_t pixels, const float* zeros, const float** a) {
+  const ConvAxis &y = phase.y, &x = phase.x;
+  for (int64_t ty = 0; ty < y.taps; ++ty)
+    for (int64_t tx = 0; tx < x.taps; ++tx, a += pixels) {
+      const int64_t shift = x.begin + tx * x.gap;
+      const Range valid = conv_valid(x.out, x.in, x.step, -shift, 0);
+      const float** to = a;
+      for (int64_t row = chunk.row_begin; row < chunk.row_end; ++row) {
+        const int64_t iy = row % y.out * y.step + y.begin + ty * y.gap;
+        const int64_t begin = chunk.col_begin(row), end = chunk.col_end(row);
+        const bool inside = iy >= 0 && iy < y.in;
+        const int64_t low = inside ? min_of(max_of(valid.begin, begin), end) : end,
+                      high = inside ? max_of(min_of(valid.end, end), low) : end;
+        for (int64_t o = begin; o < low; ++o) *to++ = zeros;
+        const float* src = in.data + row / y.out * in.picture + iy * in.row + (low * x.step + shift) * in.pixel;
+        for (int64_t o = low; o < high; ++o, src += x.step * in.pixel) *to++ = src;
+        for (int64_t o = high; o < end; ++o) *to++ = zeros;
+      }
+    }
+}
+
+// Whether form `rows` can read the pictures as they stand: nothing outside is read and pixels lie side by side.
+bool readable_in_place(const Phase& phase, const Input& in) {
+  const ConvAxis &y = phase.y, &x = phase.x;
+  return in.pixel == in.k && y.begin >= 0 && x.begin >= 0 && (y.out - 1) * y.step + y.begin + (y.taps - 1) * y.gap < y.in &&
+         (x.out - 1) * x.step + x.begin + x.taps - 1 < x.in;
+}
+
+// Row pointers of form `rows`: a[ty][pixel], each at taps_x * k floats; copies the input rows unless they can be read in place.
+void point_at_rows(const Phase& phase, const Chunk& chunk, const Input& in, int64_t pixels, float* copied, const float** a) {
+  const ConvAxis &y = phase.y, &x = phase.x;
+  const bool in_place = readable_in_place(phase, in);
+  const int64_t x_begin = chunk.begin * x.step + x.begin, count = cols_read(x, chunk.end - chunk.begin);
+  const float** to = a;
+  for (int64_t row = chunk.row_begin; row < chunk.row_end;) {  // one picture after the other
+    const int64_t picture = row / y.out, end = min_of(chunk.row_end, (picture + 1) * y.out);
+    const float* src = in.data + picture * in.picture;
+    const int64_t y_begin = row % y.out * y.step + y.begin, read = rows_read(y, end - row);
+    const float* first = copied;
+    int64_t stride = count * in.k;
+    if (in_place) {
+      first = src + y_begin * in.row + x_begin * in.pixel, stride = in.row;
+    } else {
+      for (int64_t r = 0; r < read; ++r, copied += stride) {
+        const int64_t iy = y_begin + r;
+        copy_row(copied, iy >= 0 && iy < y.in ? src + iy * in.row : nullptr, in, x.in, x_begin, count);
+      }
+    }
+    for (; row < end; ++row, first += y.step * stride)
+      for (int64_t o = 0; o < chunk.end - chunk.begin; ++o, ++to)
+        for (int64_t ty = 0; ty < y.taps; ++ty) to[ty * pixels] = first + ty * y.gap * stride + o * x.step * in.k;
+  }
+}
+
+// Row pointers of form `interleaved`: a[pixel], each at taps_x * taps_y * k floats.
+void point_at_interleaved(const Phase& phase, const Chunk& chunk, const Input& in, float* copied, const float** rows, const float** a) {
+  const ConvAxis &y = phase.y, &x = phase.x;
+  const int64_t x_begin = chunk.begin * x.step + x.begin, count = cols_read(x, chunk.end - chunk.begin), pixel = y.taps * in.k;
+  for (int64_t row = chunk.row_begin; row < chunk.row_end; ++row, copied += count * pixel) {
+    for (int64_t ty = 0; ty < y.taps; ++ty) {
+      const int64_t iy = row % y.out * y.step + y.begin + ty * y.gap;
+      rows[ty] = iy >= 0 && iy < y.in ? in.data + row / y.out * in.picture + iy * in.row : nullptr;
+    }
+    copy_interleaved(copied, rows, y.taps, in, x.in, x_begin, count);
+    for (int64_t o = 0; o < chunk.end - chunk.begin; ++o) *a++ = copied + o * x.step * pixel;
+  }
+}
+
+// Addresses of the output pixels of a chunk in `t`; returns how many.
+template <class T>
+int64_t point_at_outputs(const Phase& phase, const Chunk& chunk, const Tensor& t, T** to) {
+  const ConvAxis &y = phase.y, &x = phase.x;
+  int64_t count = 0;
+  for (int64_t row = chunk.row_begin; row < chunk.row_end; ++row) {
+    float* line =
+        t.f32() + row / y.out * t.strides[0] + (y.out_begin + row % y.out * y.out_step) * t.strides[1] + x.out_begin * t.strides[2];
+    for (int64_t o = chunk.col_begin(row); o < chunk.col_end(row); ++o) to[count++] = line + o * x.out_step * t.strides[2];
+  }
+  return count;
+}
+
+}  // namespace
+
+int64_t conv_packed_bytes(const ConvShape& s, ConvDirection direction) {
+  const ConvView view{s, direction};
+  return s.g * s.taps() * view.k() * round_up(view.columns(), 32) * (int64_t)sizeof(float);
+}
+
+void conv_direct_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice) {
+  const Cut cut = cut_work({s, direction}, *kernels.brgemm);
+  static const char* const kForms[] = {"pixels", "rows", "interleaved"};
+  choice->workspace += threads * cut.bytes;
+  choice->packed = conv_packed_bytes(s, direction);
+  snprintf(choice->kernel, sizeof choice->kernel, "brgemm %s", kernels.brgemm->tile);
+  snprintf(choice->blocking, sizeof choice->blocking, "%s, %lld tasks: chunks of %lld pixels x %lld of %lld panels of %lld, %s outside",
+           kForms[(int)cut.form], (long long)cut.tasks, (long long)cut.pixels, (long long)div_up(cut.panels, cut.panel_blocks),
+           (long long)cut.panels, (long long)cut.width, cut.panels_inside ? "tiles" : "panels");
+}
+
+void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const Tensor& x, const float* packed,
+                 const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch) {
+  const ConvView view{s, direction};
+  const BrgemmKernels& brgemm = *kernels.brgemm;
+  const Cut cut = cut_work(view, brgemm);
+  const int64_t k = view.k(), columns = view.columns();
+  const int64_t phases_w = view.phases_w();
+
+  const auto body = [&](int64_t task, int thread) {
+    const int64_t panel_block = task % cut.panel_blocks;
+    task /= cut.panel_blocks;
+    const int64_t col_block = task % cut.col_blocks;
+    task /= cut.col_blocks;
+    const int64_t row_chunk = task % cut.row_chunks;
+    task /= cut.row_chunks;
+    const int64_t group = task % s.g, phase_index = task / s.g;
+    const Phase phase{view.rows(phase_index / phases_w), view.cols(phase_index % phases_w)};
+    const Chunk chunk = chunk_of(cut, phase, s.n, row_chunk, col_block);
+
+    char* memory = scratch + thread * cut.bytes;
+    Scratch m;
+    m.a = (const float**)memory, m.c = (float**)(m.a + cut.table), m.residual = (const float**)(m.c + cut.pixels);
+    memory += round_up((cut.table + 2 * cut.pixels) * 8, kCacheLine);
+    m.zeros = (float*)memory, m.copied = (float*)(memory + round_up(k * 4, kCacheLine));
+
+    BrgemmArgs g;
+    g.m = point_at_outputs(phase, chunk, y, m.c);
+    if (g.m == 0) return;
+    const Input in{x.f32() + group * k, x.strides[0], x.strides[1], x.strides[2], k};
+    const int64_t taps = phase.y.taps * phase.x.taps;
+    if (taps > 0) {
+      switch (cut.form) {
+        case ConvForm::pixels:
+          memset(m.zeros, 0, (size_t)k * sizeof(float));
+          point_at_pixels(phase, chunk, in, g.m, m.zeros, m.a);
+          g.taps = taps, g.k = k;
+          break;
+        case ConvForm::rows:
+          point_at_rows(phase, chunk, in, g.m, m.copied, m.a);
+          g.taps = phase.y.taps, g.k = phase.x.taps * k;
+          break;
+        case ConvForm::interleaved:
+          point_at_interleaved(phase, chunk, in, m.copied, m.a + cut.table - phase.y.taps, m.a);
+          g.taps = 1, g.k = taps * k;
+          break;
+      }
+    } else {
+      g.taps = 0;
+    }
+    g.a = m.a, g.a_rows = g.m;
+    g.b_stride = cut.width, g.b_panel = cut.panel;
+    g.out.c = m.c;
+    g.out.activation = epilogue.activation, g.out.alpha = epilogue.alpha, g.out.beta = epilogue.beta;
+    if (epilogue.residual) {
+      point_at_outputs(phase, chunk, *epilogue.residual, m.residual);
+      g.out.residual = m.residual;
+    }
+    const float* b =
+        packed + group * cut.panels * cut.panel + (phase.y.taps_before * s.kw + phase.y.taps * phase.x.taps_before) * k * cut.width;
+    const Range panels = piece(cut.panels, cut.panel_blocks, panel_block);
+    const int64_t step = cut.panels_inside ? panels.size() : 1;
+    for (int64_t p = panels.begin; p < panels.end; p += step) {
+      const int64_t column = p * cut.width;
+      g.n = min_of(columns - column, step * cut.width);
+      g.b = b + p * cut.panel;
+      g.out.c_offset = group * columns + column;
+      g.out.bias = epilogue.bias ? epilogue.bias + group * columns + column : nullptr;
+      brgemm.run(g);
+    }
+  };
+  parallel_for(run, cut.tasks, s.macs() * kNanosecondsPerMac, body);
+}
+
+}  // namespace wl

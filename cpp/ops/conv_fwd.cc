@@ -1,0 +1,66 @@
+// conv_fwd: y = act(conv(x, w) + bias + residual).
+#include "ops/conv_direct.h"
+#include "ops/depthwise.h"
+
+namespace wl {
+
+namespace {
+
+struct Operands {
+  const Tensor &x, &w, &y;
+  const Tensor *bias, *residual;
+  explicit Operands(const Step& step) : x(*step.in[0]), w(*step.in[1]), y(*step.out[0]), bias(step.in[2]), residual(step.in[3]) {}
+  ConvShape shape(const Step& step) const { return conv_shape(step, x, y, &w); }
+};
+
+Status verify(const Step& step) {
+  WL_CHECK(step.n_in >= 2 && step.n_in <= 4 && step.in[0] && step.in[1] && step.n_out == 1 && step.out[0],
+           "%s: conv_fwd takes x, w or packed, bias and residual and writes y", step.path);
+  const Operands o(step);
+  WL_TRY(conv_verify(step, o.x, o.y, &o.w));
+  const ConvShape s = o.shape(step);
+  WL_TRY(conv_verify_operand(step, s, ConvDirection::fwd, o.w));
+  if (o.bias) {
+    WL_CHECK(o.bias->dtype == DType::f32 && o.bias->rank == 1 && o.bias->dims[0] == s.oc && o.bias->dense(),
+             "%s: bias is not %lld dense float32", step.path, (long long)s.oc);
+  }
+  if (o.residual) {
+    const Tensor& r = *o.residual;
+    bool equal = r.dtype == DType::f32 && r.rank == 4 && r.batch == o.y.batch && (r.dims[3] == 1 || r.strides[3] == 1);
+    for (int i = 0; equal && i < 4; ++i) equal = r.dims[i] == o.y.dims[i];
+    WL_CHECK(equal, "%s: the residual is not float32 with the extents of y and channel stride 1", step.path);
+  }
+  return conv_verify_activation(step);
+}
+
+void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
+  const Operands o(step);
+  const ConvShape s = o.shape(step);
+  const Kernels& kernels = conv_kernels(step, all);
+  choice->algorithm = conv_algorithm(step, s, o.w, choice);
+  if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::fwd, kernels, threads, choice);
+  conv_direct_choose(s, ConvDirection::fwd, kernels, threads, choice);
+  if (!is_packed(o.w)) choice->workspace += conv_packed_bytes(s, ConvDirection::fwd);
+}
+
+void run(const Step& step, const Run& run) {
+  const Operands o(step);
+  const ConvShape s = o.shape(step);
+  const Kernels& kernels = conv_kernels(step, *run.kernels);
+  ConvEpilogueOperands epilogue;
+  epilogue.bias = o.bias ? o.bias->f32() : nullptr;
+  epilogue.residual = o.residual;
+  epilogue.activation = UnaryKind(step.i(AttrKey::activation));
+  epilogue.alpha = (float)step.f(AttrKey::alpha), epilogue.beta = (float)step.f(AttrKey::beta);
+  if (conv_algorithm(step, s, o.w, nullptr) == Algorithm::depthwise) return depthwise_fwd(run, kernels, s, o.x, o.w.f32(), o.y, epilogue);
+  char* scratch = run.workspace;
+  const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::fwd, o.w, &scratch);
+  conv_direct(run, kernels, s, ConvDirection::fwd, o.x, packed, o.y, epilogue, scratch);
+}
+
+}  // namespace
+
+extern const Op op_conv_fwd;
+const Op op_conv_fwd = {"conv_fwd", verify, choose, run};
+
+}  // namespace wl

@@ -1,0 +1,82 @@
+// conv_pack: canonical weights into the panels that brgemm reads.
+#include "kernels/brgemm/brgemm.h"
+#include "ops/conv_direct.h"
+#include "ops/depthwise.h"
+
+namespace wl {
+
+namespace {
+
+constexpr int64_t kRowsPerTask = 64;
+constexpr double kNanosecondsPerFloat = 0.5;
+
+// The shape as far as packing needs it: the weight and the attributes. Pictures are as small as the kernel allows.
+ConvShape weight_shape(const Step& step) {
+  const Tensor& w = *step.in[0];
+  Tensor x = w, y = w;
+  ConvShape s = conv_shape(step, x, y, &w);
+  s.n = 1, s.oh = s.ow = 1;
+  s.ih = s.dilh * (s.kh - 1) + 1, s.iw = s.dilw * (s.kw - 1) + 1;
+  s.ic = w.dims[2] * s.g, s.oc = w.dims[3];
+  return s;
+}
+
+ConvDirection direction_of(const Step& step) {
+  return ConvDirection(step.i(AttrKey::direction));
+}
+
+Status verify(const Step& step) {
+  WL_CHECK(step.n_in == 1 && step.in[0] && step.n_out == 1 && step.out[0], "%s: conv_pack takes a weight and writes packed bytes",
+           step.path);
+  WL_CHECK(step.in[0]->rank == 4, "%s: the weight has rank %d, not 4", step.path, step.in[0]->rank);
+  const int64_t direction = step.i(AttrKey::direction);
+  WL_CHECK(direction == int64_t(ConvDirection::fwd) || direction == int64_t(ConvDirection::bwd_data),
+           "%s: nothing is packed for direction %lld", step.path, (long long)direction);
+  ConvShape s = weight_shape(step);
+  WL_TRY(conv_verify_attributes(step, s));
+  WL_TRY(conv_verify_weights(step, s, *step.in[0]));
+  WL_CHECK(is_packed(*step.out[0]), "%s: packed weights are bytes (u8)", step.path);
+  return conv_verify_operand(step, s, direction_of(step), *step.out[0]);
+}
+
+void choose(const Step& step, const Kernels& kernels, int, Choice* choice) {
+  const ConvShape s = weight_shape(step);
+  choice->algorithm = Algorithm(step.i(AttrKey::algorithm, int64_t(Algorithm::direct)));
+  choice->packed = conv_packed_bytes(s, direction_of(step));
+  snprintf(choice->kernel, sizeof choice->kernel, "brgemm pack %d", conv_kernels(step, kernels).brgemm->width);
+}
+
+void run(const Step& step, const Run& run) {
+  const Kernels& kernels = conv_kernels(step, *run.kernels);
+  conv_pack_weights(run, kernels, weight_shape(step), direction_of(step), step.in[0]->f32(), step.out[0]->f32());
+}
+
+}  // namespace
+
+void conv_pack_weights(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const float* w, float* packed) {
+  const BrgemmKernels& brgemm = *kernels.brgemm;
+  const ConvView view{s, direction};
+  const int64_t k = view.k(), columns = view.columns(), width = brgemm.panel_width(columns), panels = div_up(columns, width);
+  const int64_t panel = s.taps() * k * width, blocks = div_up(k, kRowsPerTask);
+  const auto body = [&](int64_t task, int) {
+    const Range rows = piece(k, blocks, task % blocks);
+    const int64_t tap = task / blocks % s.taps(), group = task / blocks / s.taps();
+    const float* matrix = w + tap * s.icg() * s.oc + group * s.ocg();  // [ic/g][oc]
+    BrgemmPackArgs g;
+    g.stride = s.oc, g.k = rows.size(), g.n = columns, g.panel = panel, g.width = width;
+    g.dst = packed + group * panels * panel + (view.tap_place(tap / s.kw, tap % s.kw) * k + rows.begin) * width;
+    if (view.forward()) {
+      g.src = matrix + rows.begin * s.oc;
+      brgemm.pack(g);
+    } else {
+      g.src = matrix + rows.begin;
+      brgemm.pack_transposed(g);
+    }
+  };
+  parallel_for(run, s.g * s.taps() * blocks, double(s.taps()) * double(s.icg()) * double(s.oc) * kNanosecondsPerFloat, body);
+}
+
+extern const Op op_conv_pack;
+const Op op_conv_pack = {"conv_pack", verify, choose, run};
+
+}  // namespace wl
