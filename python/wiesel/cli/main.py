@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, help="folder for net, checkpoint and report (default: runs/DATA-NET)")
     train.add_argument("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, with its settings, to the same bytes")
 
-    evaluate = command("evaluate", "inspect", "Figures of a saved net on a data set's test pictures.")
+    evaluate = command("evaluate", "nets", "Figures of a saved net on a data set's test pictures.")
     evaluate.add_argument("net", type=Path, metavar="NET.wsl")
     evaluate.add_argument("data", choices=_DATA_SETS)
     _data_folder(evaluate)
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, default=0, help="of the split that the net was trained with (default 0)")
     evaluate.add_argument("--out", type=Path, help="folder for summary and confusion matrix (default: text only)")
 
-    predict = command("predict", "inspect", "Classes of picture files.")
+    predict = command("predict", "nets", "Classes of picture files.")
     predict.add_argument("net", type=Path, metavar="NET.wsl")
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     predict.add_argument("--top", type=_positive, default=3, help="classes to show for each picture (default 3)")
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         ("summary", "Layers, shapes, parameters, multiply-adds, memory, receptive fields."),
         ("explain", "What runs each step of a net: algorithm, kernel, blocking, and why faster ones were refused."),
     ):
-        about = command(name, "inspect", text)
+        about = command(name, "nets", text)
         about.add_argument("net", metavar="NET", help="a file NET.wsl, or a model of wiesel.models")
         about.add_argument("--input", type=_shape, metavar="H,W,C", help="shape of one picture (needed for a model by name)")
         about.add_argument("--batch-size", type=_positive, default=1)

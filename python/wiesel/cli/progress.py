@@ -12,8 +12,8 @@ _BAR_EVERY = 0.1
 
 
 class Progress(Protocol):
-    def step(self, epoch: int, batch: int, samples: int, figures: Mapping[str, float]) -> None:
-        """After each batch (counted from 1) of an epoch (from 1): samples seen in it, running means of its figures."""
+    def step(self, epoch: int, samples: int, figures: Mapping[str, float]) -> None:
+        """After each batch of an epoch (counted from 1): samples seen in it so far, means of the figures over them."""
 
     def epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
         """After each epoch."""
@@ -62,7 +62,7 @@ class _Lines:
         self._clock = _Clock(epochs, samples)
         self._last = time.perf_counter()
 
-    def step(self, epoch: int, batch: int, samples: int, figures: Mapping[str, float]) -> None:
+    def step(self, epoch: int, samples: int, figures: Mapping[str, float]) -> None:
         self._clock.tick(epoch, samples)
         now = time.perf_counter()
         if now - self._last >= _LINE_EVERY:
@@ -95,7 +95,7 @@ class _Bar:
         self._task = self._bar.add_task("train", total=epochs * samples, epoch=1, figures="", speed="")
         self._bar.start()
 
-    def step(self, epoch: int, batch: int, samples: int, figures: Mapping[str, float]) -> None:
+    def step(self, epoch: int, samples: int, figures: Mapping[str, float]) -> None:
         self._clock.tick(epoch, samples)
         now = time.perf_counter()
         if now - self._last >= _BAR_EVERY:

@@ -30,7 +30,6 @@ class Recipe:
     lr: float
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
     pad: int = 0
     flip: bool = False
     seed: int = 0
