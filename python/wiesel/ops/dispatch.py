@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,15 @@ def call(op_name: str, inputs: Sequence[Any], attrs: Mapping[str, Any] | None = 
     for item in inputs:
         if isinstance(item, Tensor):
             return item.trace.call(op_name, inputs, attrs or {})
-    from wiesel.program.eager import run
+    return _eager().run(op_name, inputs, attrs or {})
 
-    return run(op_name, inputs, attrs or {})
+
+@cache
+def _eager() -> ModuleType:
+    """The module that runs ops on arrays; imported when first needed, since it compiles programs of these ops."""
+    from wiesel.program import eager
+
+    return eager
 
 
 def to_array(item: Any, allowed: Sequence[str], op_name: str, index: int) -> NDArray[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,42 +19,48 @@ from wiesel.ops.dispatch import to_array
 from wiesel.program.compile import ENTRY_BITS, compile_graph
 
 CACHE_BYTES = int(os.environ.get("WIESEL_OP_CACHE_BYTES", 256 << 20))
-"""Most bytes of programs and their arenas kept for repeated calls of single ops. The least recently used go first."""
+"""Most bytes of programs and their arenas kept for repeated calls of single ops (``WIESEL_OP_CACHE_BYTES``). When it is reached, the
+least recently used go until an eighth of it is free."""
 
 _DTYPE_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 _F32 = ("f32",)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     instance: _core.Instance
     outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
     simple: bool
+    """One input, one output: what ``Instance.call`` is for."""
     nbytes: int
+    used: int = 0
+    """Time of the last use, in calls."""
 
 
-_cache: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()
+_cache: dict[tuple[Any, ...], _Entry] = {}
 _cached_bytes = 0
 _lock = threading.Lock()
+_clock = itertools.count()
 
 
 def run(op_name: str, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> NDArray[Any] | tuple[NDArray[Any], ...]:
-    """The outputs of ``op_name`` for arrays, as one array or a tuple of them."""
+    """The outputs of ``op_name`` for arrays, as one array or a tuple of them. May be called by several threads at once."""
+    if len(inputs) == 1 and type(inputs[0]) is np.ndarray:  # the quick way: nothing to convert, program known
+        x = inputs[0]
+        entry = _cache.get((op_name, (x.dtype.num, x.shape), *attrs.items()))
+        if entry is not None and entry.simple:
+            result = entry.instance.call(x)
+            if result is not None:
+                entry.used = next(_clock)
+                return result
     op = find(op_name)
     arrays = [None if item is None else to_array(item, op.dtypes.get(i, _F32), op_name, i) for i, item in enumerate(inputs)]
-    key = (op_name, _core.num_threads(), *attrs.items(), *[None if a is None else (a.dtype.char, a.shape) for a in arrays])
+    key = (op_name, *[None if a is None else (a.dtype.num, a.shape) for a in arrays], *attrs.items())
     entry = _cache.get(key)
     if entry is None:
         entry = _compile(op_name, arrays, attrs)
         _keep(key, entry)
-    else:
-        with _lock:
-            if key in _cache:
-                _cache.move_to_end(key)
-    if entry.simple and arrays[0] is not None:
-        result = entry.instance.call(arrays[0])
-        if result is not None:
-            return result
+    entry.used = next(_clock)
     results = tuple(np.empty(shape, dtype) for shape, dtype in entry.outputs)
     entry.instance.run(ENTRY_BITS["forward"], [a for a in arrays if a is not None], results)
     return results[0] if len(results) == 1 else results
@@ -82,9 +88,10 @@ def _keep(key: tuple[Any, ...], entry: _Entry) -> None:
             return
         _cache[key] = entry
         _cached_bytes += entry.nbytes
-        while _cached_bytes > CACHE_BYTES:
-            _, dropped = _cache.popitem(last=False)
-            _cached_bytes -= dropped.nbytes
+        if _cached_bytes > CACHE_BYTES:
+            for old in sorted(_cache, key=lambda k: _cache[k].used):
+                if old != key and _cached_bytes > CACHE_BYTES - CACHE_BYTES // 8:
+                    _cached_bytes -= _cache.pop(old).nbytes
 
 
 def _compile(op_name: str, arrays: Sequence[NDArray[Any] | None], attrs: Mapping[str, Any]) -> _Entry:
