@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import time
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import wiesel as wl
+from wiesel import models, ops, optim
+from wiesel.summary import summarize
 
 _CASES: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
     "lenet5": ((28, 28, 1), 64, {"padding": 2}),
@@ -37,7 +44,13 @@ def bench(options: argparse.Namespace) -> int:
         figures = step_time(name, options.seconds)
         figures["share_of_peak"] = figures["gflops"] / peak
         results["nets"][name] = figures
-        columns = (figures["compile_ms"], figures["step_ms"], figures["images_per_second"], figures["gflops"], 100 * figures["share_of_peak"])
+        columns = (
+            figures["compile_ms"],
+            figures["step_ms"],
+            figures["images_per_second"],
+            figures["gflops"],
+            100 * figures["share_of_peak"],
+        )
         print(f"{name:<14} {figures['batch']:>5}  " + "{:>16.1f}  {:>9.2f}  {:>9.0f}  {:>8.1f}  {:>9.0f}".format(*columns), flush=True)
     print("\nGFLOP/s of a step: three times the forward multiply-adds, by the direct formula whatever the algorithm.")
     if options.json is not None:
@@ -71,7 +84,7 @@ def step_time(name: str, seconds: float) -> dict[str, float]:
     trainer.step(x, y)
     times = _times(lambda: trainer.step(x, y), seconds)
     step = statistics.median(times)
-    flops = 6 * macs(net, shape) * batch
+    flops = 6 * summarize(net, shape).macs * batch
     return {
         "batch": batch,
         "compile_ms": 1000 * max(first - step, 0.0),
@@ -79,3 +92,18 @@ def step_time(name: str, seconds: float) -> dict[str, float]:
         "images_per_second": batch / step,
         "gflops": flops / step / 1e9,
     }
+
+
+def _times(run: Callable[[], object], seconds: float) -> list[float]:
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _fastest(run: Callable[[], object], seconds: float) -> float:
+    run()
+    return min(_times(run, seconds))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from wiesel.data.pickled import loads
 
 FOLDER = "cifar-10-batches-py"

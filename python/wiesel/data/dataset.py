@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from wiesel import _core
 from wiesel.data._batch import gather_rows
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from wiesel import _core
 from wiesel.data.augment import Augmentation
 from wiesel.data.dataset import Dataset

@@ -172,8 +172,8 @@ class _Reader:
             expected *= extent
         if expected != len(raw):
             raise self.fail(f"an array of shape {shape} and type {dtype.code} needs {expected} bytes, the file has {len(raw)}")
-        flat: NDArray[Any] = np.frombuffer(raw, element)
-        return flat.reshape(shape, order="F" if fortran else "C")
+        array: NDArray[Any] = np.frombuffer(raw, element).reshape(shape, order="F" if fortran else "C")
+        return array
 
     def run(self) -> Any:
         while True:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from wiesel.data import cifar
 from wiesel.data.dataset import Dataset, check_disjoint
 from wiesel.data.idx import read_idx_images, read_idx_labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from wiesel import nn, ops
 from wiesel.models.common import Pixels, assemble
 from wiesel.nn import init
