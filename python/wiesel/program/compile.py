@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import TypeAlias
 
 from wiesel import _core
-from wiesel.graph.ir import Graph, Type, Value
+from wiesel.graph.ir import ENTRIES, Graph, Node, Type, Value, types_of
 from wiesel.graph.show import log_stage
 from wiesel.graph.verify import verify
+from wiesel.ops.base import Cost
 from wiesel.passes.choose import choose
 from wiesel.passes.fuse import fuse
 from wiesel.passes.hoist import hoist
@@ -78,6 +79,8 @@ class Compiled:
     outputs: tuple[Slot, ...]
     graph: Graph
     prepares: bool
+    costs: tuple[Cost, ...]
+    """Per step, in the order of ``program.steps()``: its work for one sample (for all of it where no operand has a batch)."""
 
     @cached_property
     def program(self) -> _core.Program:
@@ -130,16 +133,14 @@ def compile_graph(
     log_stage("fusion", graph)
     if not training:
         hoist(graph, roots(graph))
+    costs = {node: _cost(node) for node in graph.nodes}  # now: later, weights are packed bytes
     choose(graph, n, training=training)
     fixed = fix_places(graph, layout, graph.outputs, accumulate=accumulate)
     verify(graph, types=False)
     log_stage("placement", graph)
     places, sizes, storages = plan_memory(graph, n, fixed.places)
-    em = Emitter(n, places, {**sizes, "params": layout.param_bytes, "grads": layout.grad_bytes, "state": layout.state_bytes})
-    for node in graph.nodes:
-        if not node.op.alias:
-            with em.within(node.entry, node.path):
-                node.op.lower(em, node)
+    em = Emitter(n, places, {**sizes, "params": layout.param_bytes, "grads": layout.grad_bytes if graph.grads or update else 0, "state": layout.state_bytes})
+    steps = _lower(em, graph)
     if update is not None:
         with em.within("update"):
             update(em)
@@ -153,7 +154,34 @@ def compile_graph(
         tuple(Slot(name, value.type) for name, value in fixed.outputs),
         graph,
         any(node.entry == "prepare" for node in graph.nodes),
+        _cost_per_step(em, steps, costs),
     )
+
+
+def _lower(em: Emitter, graph: Graph) -> dict[str, list[Node | None]]:
+    """Emits the steps of all nodes; returns per entry what each step is for: the last step of a node stands for it, others for nothing."""
+    steps: dict[str, list[Node | None]] = {entry: [] for entry in ENTRIES}
+    for node in graph.nodes:
+        if node.op.alias:
+            continue
+        with em.within(node.entry, node.path):
+            node.op.lower(em, node)
+        made = em.step_counts[node.entry] - len(steps[node.entry])
+        if made:
+            steps[node.entry] += [None] * (made - 1) + [node]
+    return steps
+
+
+def _cost(node: Node) -> Cost:
+    return node.op.cost(node.attrs, types_of(node.inputs), [value.type for value in node.outputs])
+
+
+def _cost_per_step(em: Emitter, steps: Mapping[str, Sequence[Node | None]], costs: Mapping[Node, Cost]) -> tuple[Cost, ...]:
+    found = []
+    for entry, count in em.step_counts.items():
+        found += [Cost() if node is None else costs.get(node, Cost()) for node in steps[entry]]
+        found += [Cost()] * (count - len(steps[entry]))
+    return tuple(found)
 
 
 def _plan(n: int, em: Emitter, outputs: Sequence[tuple[str, Value]], storages: Sequence[Storage]) -> Plan:

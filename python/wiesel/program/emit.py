@@ -17,9 +17,10 @@ VERSION = 0
 ABSENT = 0xFFFFFFFF
 SLOT_BITS = 16
 
-_HEADER = struct.Struct("<IIq7QIIIIQQ24x")
-_TENSOR = struct.Struct("<BBBBIq6q6qfi")
-_STEP = struct.Struct("<HBBBBHII")
+HEADER = struct.Struct("<IIq7QIIIIQQ24x")
+TENSOR = struct.Struct("<BBBBIq6q6qfi")
+STEP = struct.Struct("<HBBBBHII")
+ATTR = struct.Struct("<HB5x8s")
 _INT_ATTR = struct.Struct("<HB5xq")
 _REAL_ATTR = struct.Struct("<HB5xd")
 
@@ -100,10 +101,15 @@ class Emitter:
         for name, value in attrs.items():
             number, kind = _core.ATTRS[name]
             packed_attrs.append(_REAL_ATTR.pack(number, 1, value) if kind == "real" else _INT_ATTR.pack(number, 0, value))
-        head = _STEP.pack(
+        head = STEP.pack(
             _core.OPCODES[opcode], len(inputs), len(outputs), len(attrs), ENTRIES.index(self._entry), 0, self._name(self._path), 0
         )
         self._steps[self._entry].append(b"".join((head, encoded, *packed_attrs)))
+
+    @property
+    def step_counts(self) -> dict[str, int]:
+        """Steps written so far, by entry."""
+        return {entry: len(steps) for entry, steps in self._steps.items()}
 
     @contextmanager
     def within(self, entry: str, path: str = "") -> Iterator[None]:
@@ -121,7 +127,7 @@ class Emitter:
         step_table = b"".join(steps)
         names = "".join(name + "\0" for name in self._names).encode()
         sizes = {**self.sizes, "consts": align(len(consts))}
-        header = _HEADER.pack(
+        header = HEADER.pack(
             VERSION, 0, self.n if self._has_batch else 0, *(align(sizes.get(b, 0)) for b in SIZED_BUFFERS),
             len(self._tensors), len(steps), len(inputs), len(outputs), len(names), len(step_table),
         )  # fmt: skip
@@ -141,7 +147,7 @@ class Emitter:
         rank = len(dims)
         self._has_batch |= batch
         gap = (0,) * (6 - rank)
-        record = _TENSOR.pack(
+        record = TENSOR.pack(
             _core.DTYPES[dtype], rank, _core.BUFFERS[place.buffer], batch, self._name(name), place.encoded,
             *dims, *gap, *strides, *gap, 1.0, 0,
         )  # fmt: skip
