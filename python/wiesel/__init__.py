@@ -18,7 +18,7 @@ __version__ = "0.1.0.dev0"
 _SUBMODULES = ("nn", "optim", "data", "models", "ops", "losses", "random", "callbacks")
 _NAMES = {
     "Trainer": "wiesel.train",
-    "History": "wiesel.train",
+    "History": "wiesel.callbacks",
     "value_and_grad": "wiesel.functional",
     "vjp": "wiesel.functional",
     "grad": "wiesel.functional",
@@ -54,8 +54,9 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from wiesel import callbacks, data, losses, models, nn, ops, optim, random
+    from wiesel.callbacks import History
     from wiesel.files import load, save
     from wiesel.functional import grad, value_and_grad, vjp
     from wiesel.planning import explain, plan
     from wiesel.settings import isa, isas, num_threads, set_num_threads
-    from wiesel.train import History, Trainer
+    from wiesel.train import Trainer

@@ -32,14 +32,14 @@ def save_trainer(trainer: Trainer, path: str | PathLike[str]) -> None:
             "batches": trainer.batches,
             "batch_size": trainer.batch_size,
             "fit_begin": trainer.fit_begin,
-            "planned_step": getattr(trainer, "_planned_step", 0),
+            "planned": trainer.planned,
             "seed": trainer.seed,
             "seconds": trainer._seconds,
             "sums": {"samples": sums.samples, "loss": sums.loss, "hits": sums.hits},
             "settings": _settings(trainer),
             "history": trainer.history.records,
         }
-        arrays = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **trainer._moments()}
+        arrays = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **trainer.memory.values()}
         save_container(path, write_container({**net_sections(trainer.net), "TRNR": pack_arrays(arrays)}))
 
 
@@ -59,16 +59,15 @@ def resume_trainer(trainer: Trainer, path: str | PathLike[str]) -> None:
     net.load_state_dict(saved.state_dict())
     trainable = {name for name, p in net.parameters().items() if p.trainable}
     expected = {f"moment{m}.{name}": net.parameters()[name].shape for m in range(trainer.optimizer.moments) for name in trainable}
-    moments = {name: np.array(array) for name, array in arrays.items()}
-    if moments:  # a trainer that never stepped has none
+    if arrays:  # a trainer that never stepped has none
         for name, shape in expected.items():
-            if name not in moments or moments[name].shape != shape:
+            if name not in arrays or arrays[name].shape != shape:
                 raise ValueError(f"{file}: the optimizer's memory {name} is missing or of another shape; are the same parameters frozen?")
-    trainer._opt, trainer._opt_layout, trainer._opt_values = None, None, moments
+    trainer.memory.restore(arrays)
     net.engine.release()
     trainer.step_count, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
     trainer.batches, trainer.batch_size, trainer.fit_begin = state["batches"], state["batch_size"], state["fit_begin"]
-    trainer._planned_step = state["planned_step"]
+    trainer.planned = state["planned"]
     trainer.seed, trainer._seconds = state["seed"], state["seconds"]
     trainer._sums.samples, trainer._sums.loss, trainer._sums.hits = (state["sums"][key] for key in ("samples", "loss", "hits"))
     trainer.history = History(state["history"])
@@ -101,7 +100,7 @@ def _read_state(arrays: dict[str, Any], file: str) -> dict[str, Any]:
         raise ValueError(f"{file}: section TRNR has no {_STATE}")
     try:
         state = json.loads(arrays.pop(_STATE).tobytes().decode())
-        numbers = ("step", "epoch", "batch", "batches", "batch_size", "fit_begin", "planned_step", "seed")
+        numbers = ("step", "epoch", "batch", "batches", "batch_size", "fit_begin", "planned", "seed")
         if not all(isinstance(state[key], int) for key in numbers) or min(state[key] for key in numbers[:-1]) < 0:
             raise ValueError("a count is no number of at least 0")
         if not isinstance(state["history"], list) or not all(isinstance(record, dict) for record in state["history"]):

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wiesel import losses
-from wiesel.batches import leaves
-from wiesel.graph.ir import BATCH, NUMPY_DTYPES, Graph, Type, Value
+from wiesel.graph.ir import BATCH, NUMPY_DTYPES, Graph, Value
 from wiesel.nn.engine import Engine, Runner, signature
 from wiesel.nn.tracing import input_names
+from wiesel.objective import Objective
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from wiesel.batches import Samples
     from wiesel.nn.module import Module
     from wiesel.passes.autodiff import Rule
 
@@ -36,21 +37,17 @@ def value_and_grad(net: Module, loss: losses.Loss = "cross_entropy", *, training
     >>> grads["weight"].shape
     (2, 1)
     """
-    from wiesel.train import Trainer
-
-    trainer = Trainer(net, loss, seed=seed)
+    objective = Objective(net, loss, seed=seed)
 
     def compute(x: Any, targets: Any, sample_weight: ArrayLike | None = None, *, step: int = 0) -> tuple[float, Grads]:
         engine = net.engine
         with engine.lock:
-            samples = trainer._samples(x, targets, sample_weight)
-            key = ("grad", signature(samples.inputs), tuple((n, a.shape[1:], a.dtype.char) for n, a in leaves(samples.targets, "t")))
-            runner = engine.runner(
-                (*key, samples.weights is None, len(samples), id(trainer), training), lambda: _compile_value_and_grad(trainer, samples, training)
-            )
+            samples = objective.samples(x, targets, sample_weight)
+            key = ("grad", *objective.key(samples), len(samples), training)
+            runner = engine.runner(key, lambda: _compile_value_and_grad(objective, samples, training))
             scalars = np.zeros(72, np.int64)
             scalars[0], scalars[1] = seed, step
-            found = runner.run(("forward", "grad"), trainer._arrays(runner, samples, 1.0), len(samples), scalars)
+            found = runner.run(("forward", "grad"), objective.arrays(runner, samples), len(samples), scalars)
             runner.store.weight_version += int(training and bool(runner.store.states))
             prefix = engine.prefix + "." if engine.prefix else ""
             parameters = net.parameters().values()
@@ -60,16 +57,15 @@ def value_and_grad(net: Module, loss: losses.Loss = "cross_entropy", *, training
     return compute
 
 
-def _compile_value_and_grad(trainer: Any, samples: Any, training: bool) -> Runner:
+def _compile_value_and_grad(objective: Objective, samples: Samples, training: bool) -> Runner:
     from wiesel.passes.autodiff import differentiate
 
-    engine = trainer.net.engine
-    graph, outputs, limits = trainer._trace(samples, training=training)
-    store = trainer._store()
-    trained = [name for name in store.layout_for({}).trainable if name in graph.params]
-    differentiate(graph, trained)
-    runner: Runner = engine.assemble(graph, n=len(samples), training=True, fetches=["loss"], outputs=outputs)
-    runner.extra["limits"] = limits
+    engine = objective.net.engine
+    graph, outputs, notes = objective.trace(samples, training=training)
+    assert engine.store is not None
+    differentiate(graph, [name for name in engine.store.layout_for({}).trainable if name in graph.params])
+    runner = engine.assemble(graph, n=len(samples), training=True, fetches=["loss"], outputs=outputs)
+    runner.extra.update(notes)
     return runner
 
 

@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, purpose, stream, step, …): see docs/naming.md. The same on every machine and for any thread count."""
+"""Random numbers as a function of (seed, purpose, stream, step, …), see docs/naming.md: the same on every machine and for any threads."""
 
 from __future__ import annotations
 

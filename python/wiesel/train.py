@@ -14,23 +14,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wiesel import losses
-from wiesel.batches import ArrayBatches, Batches, DatasetBatches, Samples, leaves, map_tree
+from wiesel.batches import ArrayBatches, Batches, DatasetBatches, Samples, leaves
 from wiesel.callbacks import Callback, History, Record
-from wiesel.graph.ir import BATCH, Graph, Type
-from wiesel.nn.engine import Runner, planned_batch, signature
-from wiesel.nn.tracing import ModuleTrace
+from wiesel.graph.ir import Graph, Type, Value
+from wiesel.nn.engine import Runner
+from wiesel.objective import LOSS_SCALE, Figures, Objective
 from wiesel.optim import SGD, Optimizer, Progress
+from wiesel.optim.memory import OptimizerMemory
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from numpy.typing import ArrayLike, NDArray
 
-    from wiesel import _core
     from wiesel.data import Augmentation, Dataset
     from wiesel.nn.module import Module
     from wiesel.nn.store import Store
+    from wiesel.program.compile import Compiled
     from wiesel.program.emit import Emitter
+    from wiesel.profile import Profile
     from wiesel.program.layout import Layout
 
 _SEED, _STEP, _MICRO_STEP, _SAMPLE, _ACCUMULATE, _SLOTS = 0, 1, 2, 3, 4, 72  # cpp/ops/kinds.h
@@ -110,16 +112,16 @@ class Trainer:
         self.fit_begin = 0
         """The epoch at which the present (or last) ``fit`` began."""
         self.plan_of_fit = FitPlan(0, 0, 0)
-        self._loss_function = losses.weighted(loss, loss_weights)
+        self.planned = 0
+        """The largest batch that ``step`` has seen, for which it plans."""
+        self.objective = Objective(net, loss, loss_weights, seed=self.seed)
+        self.memory = OptimizerMemory(self.optimizer)
         self._resuming = False
-        self._sums = _Sums()
+        self._sums = Figures()
         self._seconds = 0.0
         self._stopping = False
         self._interrupted = False
         self._in_core = False
-        self._opt: _core.Buffer | None = None
-        self._opt_layout: Layout | None = None
-        self._opt_values: dict[str, NDArray[Any]] | None = None
         self._snapshot = np.empty(0, np.uint8)
         self._scalars = np.zeros(_SLOTS, np.int64)
         self._doubles = self._scalars.view(np.float64)
@@ -156,9 +158,9 @@ class Trainer:
         heard = [hook if isinstance(hook, Callback) else _EpochFunction(hook) for hook in callbacks]
         if self._resuming:
             if self.batch and batch_size != self.batch_size:
-                raise ValueError(f"fit: the checkpoint was made within an epoch of batch_size {self.batch_size}; resume with that, not {batch_size}")
+                raise ValueError(f"fit: the checkpoint lies within an epoch of batch_size {self.batch_size}; resume with that, not {batch_size}")
         else:
-            self.fit_begin, self.batch, self._sums, self._seconds = self.epoch, 0, _Sums(), 0.0
+            self.fit_begin, self.batch, self._sums, self._seconds = self.epoch, 0, Figures(), 0.0
         self._resuming = False
         self.batch_size, self.batches = batch_size, len(batches)
         self.plan_of_fit = FitPlan(self.fit_begin + epochs, len(batches), batches.samples)
@@ -189,7 +191,7 @@ class Trainer:
                 self._train_on(samples, planned=min(self.batch_size, batches.samples))
                 self.batch += 1
                 if heard:
-                    figures = {**self._sums.figures(), "batch": self.batch, "samples": self._sums.samples, "lr": self.lr}
+                    figures = {**self._sums.means(), "batch": self.batch, "samples": self._sums.samples, "lr": self.lr}
                     for hook in heard:
                         hook.on_step_end(self, figures)
                 if self._interrupted:
@@ -200,12 +202,12 @@ class Trainer:
             if hasattr(source, "close"):
                 source.close()  # joins the threads that prepare batches
             self._seconds += time.perf_counter() - begun
-        record: Record = {**self._sums.figures(), "lr": self.lr, "seconds": self._seconds}
+        record: Record = {**self._sums.means(), "lr": self.lr, "seconds": self._seconds}
         record["images_per_second"] = self._sums.samples / max(self._seconds, 1e-9)
         if held_back is not None:
             record |= {f"val_{name}": value for name, value in self._evaluate(*held_back).items()}
         self.history.records.append(record)
-        self.epoch, self.batch, self._sums, self._seconds = epoch + 1, 0, _Sums(), 0.0
+        self.epoch, self.batch, self._sums, self._seconds = epoch + 1, 0, Figures(), 0.0
         for hook in heard:
             hook.on_epoch_end(self, epoch, record)
         if self._interrupted:
@@ -244,7 +246,7 @@ class Trainer:
         from wiesel.data import Dataset
 
         if not isinstance(data, Dataset) and sample_weight is None and not isinstance(data, tuple) and _plain(y):
-            samples = self._samples(data, y, None)
+            samples = self.objective.samples(data, y, None)
             data = Dataset(samples.inputs[0], samples.targets) if samples.inputs[0].ndim > 1 and samples.targets.ndim <= 2 else data
         if isinstance(data, Dataset):
             self._warn_sorted(data.y, shuffle)
@@ -254,9 +256,9 @@ class Trainer:
                     data, batch_size, shuffle=shuffle, seed=self.seed, augment=augment, workers=workers,
                     targets=lambda t: losses.target_arrays(self.loss, t),
                 )  # fmt: skip
-            samples = self._samples(data.x, data.y, weights)
+            samples = self.objective.samples(data.x, data.y, weights)
         else:
-            samples = self._samples(data, y, sample_weight)
+            samples = self.objective.samples(data, y, sample_weight)
             for _, target in leaves(samples.targets, "target"):
                 self._warn_sorted(target, shuffle)
         if augment is not None:
@@ -282,10 +284,10 @@ class Trainer:
 
         Plans for the largest batch seen so far, so a smaller last batch needs no new program.
         """
-        samples = self._samples(x, y, sample_weight)
-        self._planned_step = max(getattr(self, "_planned_step", 0), len(samples))
-        self._sums = _Sums()
-        return self._train_on(samples, planned=self._planned_step)
+        samples = self.objective.samples(x, y, sample_weight)
+        self.planned = max(self.planned, len(samples))
+        self._sums = Figures()
+        return self._train_on(samples, planned=self.planned)
 
     def apply(self, grads: Mapping[str, ArrayLike]) -> None:
         """One update from gradients by name, as ``wl.value_and_grad`` gives them: for hand-written or distributed gradients."""
@@ -303,63 +305,47 @@ class Trainer:
             for name, array in arrays.items():
                 if array.shape != layout.params[name].type.shape:
                     raise ValueError(f"apply: the gradient of {name} has shape {array.shape}, expected {layout.params[name].type.shape}")
-            runner = engine.runner(("update", *self._program_key()), lambda: self._compile_update(store, layout))
+            runner = engine.runner(("update", *self._program_key()), lambda: self._compile_update(layout))
             for name, array in arrays.items():
                 store.grad_buffer.view(layout.params[name].grad_offset, array.shape, "f32", True)[...] = array
             self._write_scalars(0, 0)
             self._run(runner, ("update",), [], [], 1)
-
-    def _samples(self, x: Any, y: Any, sample_weight: Any) -> Samples:
-        """Arrays of a batch or a data set, checked before anything is computed."""
-        inputs, n = self.net.engine.check_inputs(x if isinstance(x, tuple) else (x,))
-        targets = losses.target_arrays(self.loss, y)
-        for name, array in leaves(targets, "targets"):
-            if len(array) != n:
-                raise ValueError(f"{name}: {len(array)} for {n} samples; they must be as many")
-        weights = None
-        if sample_weight is not None:
-            weights = np.ascontiguousarray(sample_weight, np.float32)
-            if weights.shape != (n,):
-                raise ValueError(f"sample_weight has shape {weights.shape}, expected ({n},): one factor per sample")
-            if not np.isfinite(weights).all() or (weights < 0).any():
-                raise ValueError("sample_weight must be finite and at least 0")
-        return Samples(tuple(inputs), targets, weights)
 
     def _train_on(self, samples: Samples, planned: int) -> float:
         """One step: forward and back for every piece of the batch, then the update. Returns the loss of the batch."""
         engine = self.net.engine
         with engine.lock:
             pieces = samples.pieces(self.accumulate) if self.accumulate > 1 else [samples]
-            n = -(-planned // self.accumulate)
-            key = ("train", signature(samples.inputs), _target_key(samples), max(n, len(pieces[0])), *self._program_key())
-            runner = engine.runner(key, lambda: self._compile_training(pieces[0], max(n, len(pieces[0]))))
-            batch_sums = _Sums()
+            n = max(-(-planned // self.accumulate), len(pieces[0]))
+            key = ("train", *self.objective.key(samples), n, *self._program_key())
+            runner = engine.runner(key, lambda: self._compile_training(pieces[0], n))
+            figures = Figures()
             offset = 0
             for number, piece in enumerate(pieces):
-                arrays = self._arrays(runner, piece, len(piece) / len(samples))
+                arrays = self.objective.arrays(runner, piece, len(piece) / len(samples))
                 self._write_scalars(number, offset)
                 last = number == len(pieces) - 1
-                outputs = _cut(runner.extra["buffers"], runner.compiled.outputs, len(piece))
+                outputs = Objective.buffers(runner, len(piece))
                 self._run(runner, ("forward", "grad", "update") if last else ("forward", "grad"), arrays, outputs, len(piece))
-                batch_sums.add(runner, outputs, piece)
+                figures.add(runner, outputs, piece)
                 offset += len(piece)
-            self._sums.merge(batch_sums)
-            return batch_sums.figures()["loss"]
+            self._sums.merge(figures)
+            return figures.means()["loss"]
 
     def _run(self, runner: Runner, entries: Sequence[str], arrays: Sequence[Any], outputs: Sequence[Any], n: int) -> None:
         """Runs entries; one that was stopped before its update leaves no trace, one that was updated counts."""
         store = runner.store
         states = runner.extra["states"]
         np.copyto(self._snapshot_like(states), states)
-        marker = runner.extra["marker"]
-        marker[0] = 0.0
+        mark = runner.extra["mark"]
+        mark[0] = 0.0
         bits = runner.bits(*entries)
         try:
             self._in_core = True
             runner.instance.run(bits, arrays, outputs, n, self._scalars)
         except BaseException:
             self._in_core = False
-            if marker[0] == 1.0:
+            if mark[0] == 1.0:
                 self._count(store)
             else:
                 np.copyto(states, self._snapshot)
@@ -410,115 +396,80 @@ class Trainer:
 
         if isinstance(data_or_x, Dataset):
             data: Dataset | None = data_or_x
-            samples = self._samples(*data.slice(0, 1), None)
+            samples = self.objective.samples(*data.slice(0, 1), None)
             total = len(data)
         else:
             if y is None:
                 raise TypeError("evaluate: targets are missing: evaluate(x, y) or evaluate(dataset)")
             data = None
-            samples = self._samples(data_or_x, y, sample_weight)
+            samples = self.objective.samples(data_or_x, y, sample_weight)
             total = len(samples)
         engine = self.net.engine
         with engine.lock:
-            key = ("evaluate", signature(samples.inputs), _target_key(samples), id(self._loss_function))
-            runner = engine.runner(key, lambda: self._compile_evaluation(samples))
-            sums = _Sums()
+            runner = engine.runner(("evaluate", *self.objective.key(samples)), lambda: self.objective.evaluation(samples))
+            sums = Figures()
             for start in range(0, total, runner.n):
                 stop = min(start + runner.n, total)
                 if data is None:
                     piece = samples.map(lambda a, s=start, e=stop: a[s:e])  # type: ignore[misc]
                 else:
-                    piece = self._samples(*data.slice(start, stop), None)
-                outputs = _cut(runner.extra["buffers"], runner.compiled.outputs, len(piece))
-                runner.instance.run(runner.bits("forward"), self._arrays(runner, piece, 1.0), outputs, len(piece))
+                    piece = self.objective.samples(*data.slice(start, stop), None)
+                outputs = Objective.buffers(runner, len(piece))
+                runner.instance.run(runner.bits("forward"), self.objective.arrays(runner, piece), outputs, len(piece))
                 sums.add(runner, outputs, piece)
-            return sums.figures()
+            return sums.means()
 
     # --- programs --------------------------------------------------------------------------------------------------------------------
 
-    def _trace(self, samples: Samples, *, training: bool) -> tuple[Graph, Any, dict[str, int]]:
-        limits: dict[str, int] = {}
-
-        def add_loss(trace: ModuleTrace, outputs: Any) -> None:
-            named = dict(leaves(samples.targets, "target"))
-            tensors = {name: trace.input(name, losses.target_type(array)) for name, array in named.items()}
-            targets = _rebuild(samples.targets, "target", tensors)
-            weight = trace.input("sample_weight", Type((BATCH,))) if samples.weights is not None else None
-            loss = self._loss_function(outputs, targets, weight)
-            if loss.shape != ():
-                raise ValueError(f"the loss must be a scalar, got {loss.type}: reduce it with wl.ops.mean or wl.ops.sum")
-            trace.output("loss", loss)
-            limits.update(trace.label_limits)
-
-        graph, outputs = self.net.engine.trace_arrays(samples.inputs, training=training, seed=self.seed, then=add_loss)
-        return graph, outputs, limits
+    def training_program(self, samples: Samples, n: int) -> Compiled:
+        """The program of one step on batches of up to ``n`` like ``samples``; not kept, not run."""
+        return self._compile_training(samples, n).compiled
 
     def _compile_training(self, samples: Samples, n: int) -> Runner:
         from wiesel.passes.autodiff import gradients, name_gradient
 
-        graph, outputs, limits = self._trace(samples, training=True)
-        store = self._store()
-        layout = self._layout(store)
-        prefix = self.net.engine.prefix
-        trained = [name for name in layout.trainable if name in graph.params and name.startswith(prefix)]
+        engine = self.net.engine
+        graph, outputs, notes = self.objective.trace(samples, training=True)
+        layout = self._layout(self._store())
+        trained = [name for name in layout.trainable if name in graph.params]
         if not trained:
             raise ValueError("there is nothing to train: the net has no parameters, or all of them are frozen")
-        loss = graph.outputs["loss"]
         seed = None
         if self.accumulate > 1:
-            from wiesel.graph.ir import Value
-
-            seed = graph.inputs["loss_scale"] = Value(Type(()), "input", "loss_scale")
-        found = gradients(graph, {loss: seed}, [graph.params[name] for name in trained])
+            seed = graph.inputs[LOSS_SCALE] = Value(Type(()), "input", LOSS_SCALE)
+        found = gradients(graph, {graph.outputs["loss"]: seed}, [graph.params[name] for name in trained])
         for name in trained:
             value = found.get(graph.params[name])
             if value is not None:
                 graph.grads[name] = value
                 name_gradient(value, name)
-        watched = _watched(outputs, samples.targets)
-        runner = self.net.engine.assemble(
+        runner = engine.assemble(
             graph,
             n=n,
             training=True,
             layout=layout,
             update=lambda em: self._emit_update(em, layout),
-            opt=self._opt_buffer(layout),
-            fetches=["loss", *watched],
+            opt=self.memory.buffer(layout),
+            fetches=["loss", *notes["watched"]],
             accumulate=self.accumulate > 1,
             outputs=outputs,
         )
-        return self._finish(runner, watched, limits, layout)
+        runner.extra.update(notes)
+        return self._finish(runner, layout)
 
-    def _compile_update(self, store: Store, layout: Layout) -> Runner:
-        graph = Graph()
+    def _compile_update(self, layout: Layout) -> Runner:
         runner = self.net.engine.assemble(
-            graph, n=1, training=True, layout=layout, update=lambda em: self._emit_update(em, layout), opt=self._opt_buffer(layout)
+            Graph(), n=1, training=True, layout=layout, update=lambda em: self._emit_update(em, layout), opt=self.memory.buffer(layout)
         )
-        return self._finish(runner, {}, {}, layout)
+        return self._finish(runner, layout)
 
-    def _compile_evaluation(self, samples: Samples) -> Runner:
-        graph, outputs, limits = self._trace(samples, training=False)
-        watched = _watched(outputs, samples.targets)
-        runner = self.net.engine.assemble(graph, n=planned_batch(graph), fetches=["loss", *watched], outputs=outputs)
-        return self._finish(runner, watched, limits, None)
-
-    def _finish(self, runner: Runner, watched: Mapping[str, str], limits: Mapping[str, int], layout: Layout | None) -> Runner:
-        runner.extra["watched"] = watched
-        runner.extra["limits"] = limits
-        runner.extra["buffers"] = runner.new_outputs(runner.n)
-        if layout is not None:
-            runner.extra["states"] = runner.store.states_array()
-            assert self._opt is not None
-            runner.extra["marker"] = self._opt.view(self._marker_offset(layout), (1,), "f32", True)
+    def _finish(self, runner: Runner, layout: Layout) -> Runner:
+        runner.extra.update(buffers=runner.new_outputs(runner.n), states=runner.store.states_array(), mark=self.memory.mark(layout))
         return runner
 
     def _emit_update(self, em: Emitter, layout: Layout) -> None:
-        """The optimizer's steps, and at the end a mark that tells, after an interrupt, whether the update has happened."""
         self.optimizer.emit(em, layout, clip_norm=self.clip_norm, clip_value=self.clip_value)
-        em.step("fill", [], [em.flat("opt", self._marker_offset(layout), 1, "updated")], value=1.0)
-
-    def _marker_offset(self, layout: Layout) -> int:
-        return self.optimizer.opt_bytes(layout)
+        self.memory.emit_mark(em, layout)
 
     def _program_key(self) -> tuple[Any, ...]:
         return (id(self), self.accumulate, self.clip_norm, self.clip_value)
@@ -531,47 +482,6 @@ class Trainer:
 
     def _layout(self, store: Store) -> Layout:
         return store.layout_for({name: self.optimizer.group_of(name) for name in store.params})
-
-    def _opt_buffer(self, layout: Layout) -> _core.Buffer:
-        """The optimizer's memory; where other parameters are frozen now, moments that stay are carried over."""
-        from wiesel import _core
-
-        if self._opt is None or self._opt_layout != layout:
-            kept = self._moments() if self._opt is not None else self._opt_values or {}
-            self._opt, self._opt_layout = _core.Buffer(self.optimizer.opt_bytes(layout) + 64), layout
-            for name, values in kept.items():
-                moment, parameter = name.split(".", 1)
-                segment = layout.params.get(parameter)
-                if segment is not None and not segment.frozen:
-                    offset = int(moment.removeprefix("moment")) * layout.grad_bytes + segment.grad_offset
-                    self._opt.view(offset, segment.type.shape, "f32", True)[...] = values
-            self._opt_values = None
-        return self._opt
-
-    def _moments(self) -> dict[str, NDArray[Any]]:
-        """Copies of the optimizer's state: "moment0.features.0.weight" and so on."""
-        if self._opt is None or self._opt_layout is None:
-            return dict(self._opt_values or {})
-        layout, found = self._opt_layout, {}
-        for moment in range(self.optimizer.moments):
-            for name in layout.trainable:
-                segment = layout.params[name]
-                view = self._opt.view(moment * layout.grad_bytes + segment.grad_offset, segment.type.shape, "f32")
-                found[f"moment{moment}.{name}"] = np.array(view)
-        return found
-
-    def _arrays(self, runner: Runner, samples: Samples, scale: float) -> list[NDArray[Any]]:
-        """The arrays of the program's input slots; labels are checked here, before the step."""
-        found = dict(zip(_names(samples), self.net.engine.convert_all(runner, samples.inputs), strict=True))
-        for name, array in leaves(samples.targets, "target"):
-            limit = runner.extra["limits"].get(name)
-            if limit is not None:
-                losses.check_labels(array, limit, name.replace("target", "targets", 1))
-            found[name] = np.ascontiguousarray(array)
-        if samples.weights is not None:
-            found["sample_weight"] = np.ascontiguousarray(samples.weights)
-        found["loss_scale"] = np.array(scale, np.float32)
-        return [found[slot.name] for slot in runner.compiled.inputs]
 
     # --- checkpoints -----------------------------------------------------------------------------------------------------------------
 
@@ -591,11 +501,30 @@ class Trainer:
         resume_trainer(self, path)
         return self
 
-    def profile(self, x: Any, y: Any, *, runs: int = 10) -> str:
-        """A table of the time of each step of the training program on this batch; weights are put back afterwards."""
+    def profile(self, x: Any, y: Any, *, runs: int = 10) -> Profile:
+        """The time of each step of the training program on this batch (printed, a table); its effects are undone."""
         from wiesel.profile import profile_training
 
         return profile_training(self, x, y, runs=runs)
+
+    def without_trace(self, x: Any, y: Any, use: Callable[..., Any]) -> Any:
+        """``use(runner, entries, arrays, outputs, n, scalars)`` with the program of one step, whose effects are undone afterwards."""
+        samples = self.objective.samples(x, y)
+        engine = self.net.engine
+        with engine.lock:
+            self.planned = max(self.planned, len(samples))
+            key = ("train", *self.objective.key(samples), self.planned, *self._program_key())
+            runner = engine.runner(key, lambda: self._compile_training(samples, self.planned))
+            self._write_scalars(0, 0)
+            values, moments = self.net.state_dict(), self.memory.values()
+            try:
+                n = len(samples)
+                arrays, outputs = self.objective.arrays(runner, samples), Objective.buffers(runner, n)
+                return use(runner, ("forward", "grad", "update"), arrays, outputs, n, self._scalars)
+            finally:
+                self.net.load_state_dict(values)
+                self.memory.restore(moments)
+                engine.release()
 
     @contextmanager
     def _deferred_interrupts(self) -> Iterator[None]:
@@ -626,73 +555,6 @@ class _EpochFunction(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Record) -> None:
         self._function(trainer, record)
-
-
-class _Sums:
-    """Loss and hits, added up over batches."""
-
-    def __init__(self) -> None:
-        self.samples = 0
-        self.loss = 0.0
-        self.hits: dict[str, int] = {}
-
-    def add(self, runner: Runner, outputs: Sequence[NDArray[Any]], samples: Samples) -> None:
-        n = len(samples)
-        self.samples += n
-        self.loss += float(outputs[0]) * n
-        targets = dict(leaves(samples.targets, "target"))
-        for array, (name, target) in zip(outputs[1:], runner.extra["watched"].items(), strict=True):
-            figure = "accuracy" + name.removeprefix("output").replace(".", "_")
-            truth = targets[target]
-            truth = truth if truth.ndim == 1 else truth.argmax(axis=1)
-            self.hits[figure] = self.hits.get(figure, 0) + int((array.argmax(axis=1) == truth).sum())
-
-    def merge(self, other: _Sums) -> None:
-        self.samples += other.samples
-        self.loss += other.loss
-        for figure, hits in other.hits.items():
-            self.hits[figure] = self.hits.get(figure, 0) + hits
-
-    def figures(self) -> dict[str, float]:
-        if not self.samples:
-            return {}
-        return {"loss": self.loss / self.samples, **{figure: hits / self.samples for figure, hits in self.hits.items()}}
-
-
-def _watched(outputs: Any, targets: Any) -> dict[str, str]:
-    """Outputs (n, classes) that have class numbers or probabilities as targets, whose accuracy is counted: output -> target."""
-    found = {}
-    known = dict(leaves(targets, "target"))
-    for name, tensor in outputs.leaves.items():
-        target = "target" + name.removeprefix("output")
-        array = known.get(target)
-        if array is None or len(tensor.shape) != 2 or tensor.shape[1] < 2:
-            continue
-        labels = array.dtype == np.int32 and array.ndim == 1
-        soft = array.dtype == np.float32 and array.shape[1:] == tensor.shape[1:] and bool(np.allclose(array.sum(axis=1), 1.0, atol=1e-3))
-        if labels or soft:
-            found[name] = target
-    return found
-
-
-def _cut(buffers: Sequence[NDArray[Any]], slots: Sequence[Any], n: int) -> list[NDArray[Any]]:
-    """The output buffers, cut to n samples."""
-    return [buffer[:n] if slot.type.has_batch else buffer for buffer, slot in zip(buffers, slots, strict=True)]
-
-
-def _target_key(samples: Samples) -> tuple[Any, ...]:
-    return tuple((name, array.shape[1:], array.dtype.char) for name, array in leaves(samples.targets, "target")) + (samples.weights is not None,)
-
-
-def _rebuild(tree: Any, name: str, found: Mapping[str, Any]) -> Any:
-    named = iter([found[leaf] for leaf, _ in leaves(tree, name)])
-    return map_tree(lambda _: next(named), tree)
-
-
-def _names(samples: Samples) -> list[str]:
-    from wiesel.nn.tracing import input_names
-
-    return input_names(len(samples.inputs))
 
 
 def _plain(y: Any) -> bool:

@@ -23,7 +23,7 @@ def check_activation(name: Any, layer: str) -> str | None:
     raise ValueError(f"{layer}: activation must be None or one of {', '.join(ACTIVATIONS)}; got {name!r}")
 
 
-def activate(x: Tensor, name: str | None) -> Tensor:
+def activate(x: Tensor, name: str | None) -> Any:
     """``x`` through the activation called ``name``; None leaves it."""
     return x if name is None else getattr(ops, name)(x)
 
@@ -33,7 +33,7 @@ class _Elementwise(Module):
 
     function: str
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return activate(x, self.function)
 
 
@@ -55,7 +55,7 @@ class LeakyReLU(Module):
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = float(slope)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.leaky_relu(x, self.slope)
 
 
@@ -66,7 +66,7 @@ class PReLU(Module):
         self.initial = float(initial)
         self.shared = bool(shared)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         slope = self.parameter("weight", (1 if self.shared else x.shape[-1],), init.constant(self.initial))
         return ops.prelu(x, slope)
 
@@ -89,7 +89,7 @@ class ELU(Module):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = float(alpha)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.elu(x, self.alpha)
 
 

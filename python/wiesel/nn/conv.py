@@ -86,7 +86,7 @@ class Conv2d(_Conv):
         self.activation = check_activation(activation, "Conv2d")
         self.fit = fit
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         built = self.variable("weight")
         channels = self._check_channels(x, built.shape[2] * self.groups if built else None)
         if channels % self.groups:
@@ -143,7 +143,7 @@ class DepthwiseConv2d(_Conv):
         self.activation = check_activation(activation, "DepthwiseConv2d")
         self.fit = fit
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         built = self.variable("weight")
         channels = self._check_channels(x, built.shape[3] // self.multiplier if built else None)
         shape = (*self.kernel_size, 1, channels * self.multiplier)
@@ -202,7 +202,7 @@ class ConvTranspose2d(_Conv):
         self.has_bias = bool(bias)
         self.activation = check_activation(activation, "ConvTranspose2d")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         built = self.variable("weight")
         channels = self._check_channels(x, built.shape[3] if built else None)
         if channels % self.groups:
@@ -273,7 +273,7 @@ class Conv1d(Module):
         self.activation = check_activation(activation, "Conv1d")
         self.fit = fit
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if len(x.shape) != 3:
             raise ValueError(f"expected x of shape (n, length, channels), got {show(x.shape)}")
         channels = x.shape[-1]

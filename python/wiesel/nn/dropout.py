@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wiesel import ops
 from wiesel.nn.arguments import share
@@ -26,5 +26,5 @@ class Dropout(Module):
     def __init__(self, rate: float = 0.5) -> None:
         self.rate = share(rate, "rate", "Dropout")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.dropout(x, self.rate) if self.training and self.rate > 0.0 else x

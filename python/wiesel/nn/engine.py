@@ -226,18 +226,22 @@ class Engine:
 
         store = self.store
         assert store is not None
+        if layout is None:
+            layout = store.layout_for({}) if graph.grads else store.inference_layout()
         compiled = compile_graph(
             graph,
             n=n,
             training=training,
-            layout=layout or store.layout_for({}),
+            layout=layout,
             update=update,
             fetches=fetches,
             accumulate=accumulate,
         )
-        grads = store.grad_buffer if compiled.layout.grad_bytes and (graph.grads or update is not None) else None
         instance = compiled.instance(
-            store.param_buffer if compiled.layout.param_bytes else None, grads, store.state_buffer if compiled.layout.state_bytes else None, opt
+            store.param_buffer if layout.param_bytes else None,
+            store.grad_buffer if layout.grad_bytes else None,
+            store.state_buffer if layout.state_bytes else None,
+            opt,
         )
         memory = compiled.program.memory()
         nbytes = len(compiled.container) + memory["arena"] + memory["workspace"] + memory["prepared"]
@@ -356,7 +360,8 @@ class Engine:
                 raise ValueError(f"{name}: input {i} has the shape {shape} of one sample; the batch axis is missing: use x[None]")
             if len(known) == 3 and len(shape) == 4 and shape[3] != known[2] and shape[1] == known[2]:
                 raise ValueError(
-                    f"{name}: input {i} has shape {shape}, this net takes (n, h, w, {known[2]}): it looks like NCHW; use x.transpose(0, 2, 3, 1)"
+                    f"{name}: input {i} has shape {shape}, this net takes (n, h, w, {known[2]}): it looks like NCHW; "
+                    "use x.transpose(0, 2, 3, 1)"
                 )
         elif len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3] and shape[3] >= 8:
             raise ValueError(

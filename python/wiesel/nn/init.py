@@ -46,7 +46,7 @@ def he_normal(fan_in: int, gain: float = math.sqrt(2.0)) -> Initialiser:
 
     def make(shape: tuple[int, ...], seed: int, path: str) -> NDArray[np.float32]:
         normal = random.fill("normal", shape, seed=seed, purpose=random.INITIALISATION, path=path)
-        return normal * np.float32(gain / math.sqrt(fan_in))
+        return np.asarray(normal * np.float32(gain / math.sqrt(fan_in)), np.float32)
 
     return make
 
@@ -56,7 +56,7 @@ def uniform(bound: float) -> Initialiser:
 
     def make(shape: tuple[int, ...], seed: int, path: str) -> NDArray[np.float32]:
         unit = random.fill("uniform", shape, seed=seed, purpose=random.INITIALISATION, path=path)
-        return (unit * np.float32(2 * bound) - np.float32(bound)).astype(np.float32, copy=False)
+        return np.asarray(unit * np.float32(2 * bound) - np.float32(bound), np.float32)
 
     return make
 
@@ -65,9 +65,8 @@ def gain_of(activation: str | None, alpha: float = 0.01) -> float:
     """Factor on the standard deviation for weights that feed ``activation`` (see the module's text)."""
     if activation is None:
         return math.sqrt(2.0)  # most often a rectifier or a batch normalisation follows as a layer of its own
-    return {"sigmoid": 1.0, "hard_sigmoid": 1.0, "softmax": 1.0, "tanh": 5 / 3, "selu": 0.75, "leaky_relu": math.sqrt(2 / (1 + alpha**2))}.get(
-        activation, math.sqrt(2.0)
-    )
+    gains = {"sigmoid": 1.0, "hard_sigmoid": 1.0, "softmax": 1.0, "tanh": 5 / 3, "selu": 0.75, "leaky_relu": math.sqrt(2 / (1 + alpha**2))}
+    return gains.get(activation, math.sqrt(2.0))
 
 
 def fan_in_of(shape: Sequence[int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wiesel import ops
 from wiesel.nn import init
@@ -36,7 +36,7 @@ class Linear(Module):
         self.has_bias = bool(bias)
         self.activation = check_activation(activation, "Linear")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if len(x.shape) < 2:
             raise ValueError(f"expected x of shape (n, features), got {show(x.shape)}")
         features = x.shape[-1]

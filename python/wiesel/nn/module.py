@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from wiesel.graph.tensor import Tensor
     from wiesel.nn.engine import Engine
+    from wiesel.profile import Profile
 
 Shape: TypeAlias = "tuple[int, ...]"
 
@@ -68,7 +69,7 @@ class Module:
         structure.touch(self)
         return self
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """What the module computes; subclasses say it."""
         raise TypeError(f"{type(self).__name__} has no forward(self, x, …)")
 
@@ -103,7 +104,8 @@ class Module:
             raise AttributeError(name)
         member = self._members.get(name)
         if member is None:
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}" + ("; it exists once the net is built" if name in ("weight", "bias") else ""))
+            mend = "; it exists once the net is built" if name in ("weight", "bias") else ""
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{mend}")
         trace = active()
         if isinstance(member, Variable) and trace is not None and id(self) in trace.paths:
             return trace.variable(member, trace.paths[id(self)], name, "state" if isinstance(member, State) else "param")
@@ -295,8 +297,8 @@ class Module:
 
         return summarize(self, *input_shapes).text(config=config)
 
-    def profile(self, *inputs: Any, runs: int = 10) -> str:
-        """A table of the time of each step of the inference program on ``inputs``; see ``wiesel.profile``."""
+    def profile(self, *inputs: Any, runs: int = 10) -> Profile:
+        """The time of each step of the inference program on ``inputs``; printed, a table."""
         from wiesel.profile import profile_net
 
         return profile_net(self, inputs, runs=runs)
@@ -308,9 +310,8 @@ class Module:
         object.__setattr__(self, "_quick", None)
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items() if not isinstance(value, (Module, tuple, list, dict)) or name == "kernel_size")
         children = self.children()
         if not children:
-            return f"{type(self).__name__}({arguments})"
+            return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
         lines = [f"  ({name}): {child!r}".replace("\n", "\n  ") for name, child in children.items()]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])

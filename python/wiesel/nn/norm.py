@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class BatchNorm2d(Module):
         self.affine = bool(affine)
         self.frozen = bool(frozen)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         channels = x.shape[-1]
         built = self.variable("running_mean")
         if built and built.shape[0] != channels:
@@ -88,7 +88,7 @@ class LocalResponseNorm(Module):
         self.size = positive(size, "size", "LocalResponseNorm")
         self.alpha, self.beta, self.k = float(alpha), float(beta), float(k)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.local_response_norm(x, self.size, alpha=self.alpha, beta=self.beta, k=self.k)
 
 
@@ -110,7 +110,7 @@ class Normalize(Module):
         if np.min(self.std) <= 0.0 or self.maximum <= 0.0:
             raise ValueError(f"Normalize: std and maximum must be above 0, got std={std!r}, maximum={maximum!r}")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         channels = x.shape[-1]
         for name, value in (("mean", self.mean), ("std", self.std)):
             if np.size(value) not in (1, channels):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wiesel import ops
 from wiesel.nn.arguments import pair, refuse_positional
@@ -49,7 +49,7 @@ class MaxPool2d(_Pool):
            [3., 4.]], dtype=float32)
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.max_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding, fit=self.fit)
 
 
@@ -71,7 +71,7 @@ class AvgPool2d(_Pool):
         super().__init__(kernel_size, *extra, stride=stride, padding=padding, fit=fit)
         self.count_padding = bool(count_padding)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.avg_pool2d(
             x, self.kernel_size, stride=self.stride, padding=self.padding, fit=self.fit, count_padding=self.count_padding
         )
@@ -80,19 +80,19 @@ class AvgPool2d(_Pool):
 class SumPool2d(_Pool):
     """The sum of each window: the average times the window's area. Parameters as in ``MaxPool2d``."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.sum_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding, fit=self.fit)
 
 
 class GlobalAvgPool2d(Module):
     """The mean over height and width: (n, h, w, c) -> (n, c)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.global_avg_pool2d(x)
 
 
 class GlobalMaxPool2d(Module):
     """The maximum over height and width: (n, h, w, c) -> (n, c)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.global_max_pool2d(x)

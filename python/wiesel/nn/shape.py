@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wiesel import ops
 from wiesel.graph.ir import BATCH
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Flatten(Module):
     """(n, h, w, c) -> (n, h·w·c), in the order of memory: row, column, channel; feature (y·w + x)·c + channel."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.flatten(x)
 
 
@@ -31,14 +31,14 @@ class Reshape(Module):
     def __init__(self, *shape: int) -> None:
         self.shape = tuple(int(extent) for extent in shape)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.reshape(x, (BATCH, *self.shape))
 
 
 class Identity(Module):
     """y = x."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return x
 
 
@@ -54,14 +54,14 @@ class Concat(Module):
     def __init__(self, *, axis: int = -1) -> None:
         self.axis = int(axis)
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor) -> Any:
         return ops.concat(tensors, axis=self.axis)
 
 
 class Add(Module):
     """The sum of its inputs, by NumPy's broadcasting: the shortcut of a residual block."""
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor) -> Any:
         total = tensors[0]
         for tensor in tensors[1:]:
             total = total + tensor

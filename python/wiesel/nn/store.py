@@ -52,6 +52,14 @@ class Store:
             groups=groups,
         )
 
+    def inference_layout(self) -> Layout:
+        """The layout of programs without gradients."""
+        return Layout.of(
+            {name: Type(p.shape) for name, p in self.params.items()},
+            {name: Type(s.shape) for name, s in self.states.items()},
+            frozen=self.params.keys(),
+        )
+
     def frozen(self) -> Collection[str]:
         return {name for name, p in self.params.items() if not p.trainable}
 
@@ -110,7 +118,7 @@ class Store:
 def initial_value(variable: Variable, name: str, seed: int) -> NDArray[np.float32]:
     """The value that ``variable`` has already, or else its initial one."""
     if variable.store is not None:
-        return variable.value.copy()
+        return np.array(variable.value)
     values = np.asarray(variable.initialiser(variable.shape, seed, name), np.float32)
     if values.shape != variable.shape:
         raise ValueError(f"{name}: its initialiser gave shape {values.shape}, expected {variable.shape}")
