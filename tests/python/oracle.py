@@ -56,7 +56,7 @@ class Traced:
         batch = next((a.shape[0] for name, a in self.inputs.items() if self.graph.inputs[name].type.has_batch), 1)
         compiled = compile_graph(self.graph, n=n or batch, training=True)
         instance = _core.Instance(compiled.program, isa=isa, threads=threads)
-        bound = [np.ascontiguousarray(self.inputs[slot.name], dtype=_NATIVE[slot.type.dtype]) for slot in compiled.inputs]
+        bound = [np.asarray(self.inputs[slot.name], dtype=_NATIVE[slot.type.dtype], order="C") for slot in compiled.inputs]
         results = [np.full(slot.type.concrete(batch), 7, _NATIVE[slot.type.dtype]) for slot in compiled.outputs]
         instance.run(1 | 2 | 4, bound, results, batch)
         return {slot.name: array for slot, array in zip(compiled.outputs, results, strict=True)}
@@ -65,10 +65,10 @@ class Traced:
 _NATIVE = {"f32": np.float32, "u8": np.uint8, "i32": np.int32, "i8": np.int8}
 
 
-def trace(fn: Function, *arrays: Any, gradient: bool = False, batch: bool = False, seed: int = 0) -> Traced:
+def trace(fn: Function, *arrays: Any, gradient: bool = False, batch: Sequence[int] = (), seed: int = 0) -> Traced:
     """Traces ``fn`` on inputs like ``arrays``: floats become f32 in the graph (references keep float64), integers i32, uint8 u8.
 
-    With ``batch`` the leading extents are the free batch extent where they are equal to that of the first array.
+    The operands numbered in ``batch`` have the free batch extent in front.
     """
     given = [np.asarray(a) for a in arrays]
     inputs: dict[str, np.ndarray] = {}
@@ -76,9 +76,8 @@ def trace(fn: Function, *arrays: Any, gradient: bool = False, batch: bool = Fals
         tensors = []
         for i, a in enumerate(given):
             dtype = "u8" if a.dtype == np.uint8 else "i32" if a.dtype.kind in "iu" else "f32"
-            free = batch and a.ndim > 0 and a.shape[0] == given[0].shape[0]
             inputs[f"x{i}"] = a.astype(np.float64) if dtype == "f32" else a
-            tensors.append(t.input(f"x{i}", Type((BATCH, *a.shape[1:]) if free else a.shape, dtype)))
+            tensors.append(t.input(f"x{i}", Type((BATCH, *a.shape[1:]) if i in batch else a.shape, dtype)))
         result = fn(*tensors)
         outputs = result if isinstance(result, tuple) else (result,)
         for i, y in enumerate(outputs):
@@ -98,7 +97,8 @@ def _append_gradients(traced: Traced, wrt: Sequence[Value], outputs: Sequence[Va
             continue
         value = Value(y.type, "input", f"s{i}")
         traced.graph.inputs[value.name] = value
-        traced.inputs[value.name] = rng.integers(-2, 3, values[f"y{i}"].shape).astype(np.float64) if seed else rng.standard_normal(values[f"y{i}"].shape)
+        shape = values[f"y{i}"].shape
+        traced.inputs[value.name] = rng.integers(-2, 3, shape).astype(np.float64) if seed else rng.standard_normal(shape)
         seeds[y] = value
     found = gradients(traced.graph, seeds, wrt)
     b = Builder(traced.graph, entry="grad")
@@ -117,7 +117,9 @@ def evaluate(fn: Function, *arrays: Any) -> Any:
     return results[0] if len(results) == 1 else results
 
 
-def check_gradient(fn: Function, *arrays: Any, batch: bool = False, tolerance: float = 1e-6, step: float = 1e-5, seed: int = 1) -> None:
+def check_gradient(
+    fn: Function, *arrays: Any, batch: Sequence[int] = (), tolerance: float = 1e-6, step: float = 1e-5, seed: int = 1
+) -> None:
     """The gradient rules of ``fn`` against central differences along a random direction of each float operand, in float64 (S-74)."""
     rng = np.random.default_rng(seed)
     traced = trace(fn, *arrays, gradient=True, batch=batch)
@@ -143,7 +145,9 @@ def check_gradient(fn: Function, *arrays: Any, batch: bool = False, tolerance: f
         assert abs(got - expected) <= tolerance * scale, f"{x}: {got} from the rule, {expected} by differences"
 
 
-def check_native(fn: Function, *arrays: Any, isa: str, k: float = 1.0, exact: bool = False, batch: bool = True, gradient: bool = True) -> None:
+def check_native(
+    fn: Function, *arrays: Any, isa: str, k: float = 1.0, exact: bool = False, batch: Sequence[int] = (0,), gradient: bool = True
+) -> None:
     """``fn`` and its gradients on ``isa`` against the references in float64.
 
     ``exact``: operands and seeds are small integers, whose results float32 holds exactly. Otherwise the error is at most

@@ -27,8 +27,8 @@ _DEFAULTS: Mapping[str, Any] = {"smoothing": 0.0, "mean": True}
 
 def _smooth(target: np.ndarray, like: np.ndarray, smoothing: float) -> np.ndarray:
     """Targets as rows over the classes, with a share ``smoothing`` spread over all of them."""
-    classes = like.shape[1]
-    rows = np.eye(classes, dtype=like.dtype)[target] if target.ndim == 1 else target
+    classes = like.shape[-1]
+    rows = np.eye(classes, dtype=like.dtype)[target] if target.dtype.kind in "iu" else target
     return np.asarray((1 - smoothing) * rows + smoothing / classes)
 
 
@@ -41,19 +41,20 @@ class _CrossEntropy(Op):
 
     def _check(self, logits: Type, target: Type, weight: Type | None) -> None:
         require_dtype("cross_entropy", "logits", logits, "f32")
-        if logits.rank != 2:
-            raise ValueError(f"cross_entropy: expected logits of shape (n, classes), got {show(logits.shape)}; flatten or pool before it")
+        if logits.rank < 2:
+            raise ValueError(f"cross_entropy: expected logits of shape (n, …, classes), got {show(logits.shape)}")
+        samples = logits.shape[:-1]
         require_dtype("cross_entropy", "targets", target, "i32", "f32")
-        if target.dtype == "i32" and target.shape != logits.shape[:1]:
+        if target.dtype == "i32" and target.shape != samples:
             raise ValueError(
-                f"cross_entropy: integer targets have shape {show(target.shape)}, expected {show(logits.shape[:1])}: one class per sample"
+                f"cross_entropy: integer targets have shape {show(target.shape)}, expected {show(samples)}: one class per sample"
                 " (soft targets are floats)"
             )
         if target.dtype == "f32" and target.shape != logits.shape:
-            mend = "; class numbers must be integers" if target.shape == logits.shape[:1] else ""
+            mend = "; class numbers must be integers" if target.shape == samples else ""
             raise ValueError(f"cross_entropy: soft targets have shape {show(target.shape)}, expected {show(logits.shape)}{mend}")
         if weight is not None:
-            same_shape("cross_entropy", "sample_weight", weight, logits.shape[:1])
+            same_shape("cross_entropy", "sample_weight", weight, samples)
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
         return Cost(flops=12 * present(self.name, "logits", types[0]).elements(1))
@@ -61,7 +62,7 @@ class _CrossEntropy(Op):
 
 @register
 class CrossEntropy(_CrossEntropy):
-    """logits (n, c), target (n) or (n, c), [weight (n)] -> loss (), prob (n, c) = softmax(logits)."""
+    """logits (n, …, c), target (n, …) or (n, …, c), [weight (n, …)] -> loss (), prob (n, …, c) = softmax(logits)."""
 
     name = "cross_entropy"
 
@@ -82,16 +83,17 @@ class CrossEntropy(_CrossEntropy):
     def reference(
         self, attrs: Mapping[str, Any], logits: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
     ) -> tuple[np.ndarray, ...]:
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        logp = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        loss = -(_smooth(target, logits, attrs["smoothing"]) * logp).sum(axis=1)
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        logp = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        loss = -(_smooth(target, logits, attrs["smoothing"]) * logp).sum(axis=-1)
         loss = loss if weight is None else loss * weight
         return np.asarray(loss.mean() if attrs["mean"] else loss.sum()), np.exp(logp)
 
 
 @register
 class CrossEntropyBwd(_CrossEntropy):
-    """prob, target, [weight], dloss () -> dlogits = dloss * weight * (prob * sum(t) - t), over n for the mean; t: smoothed targets."""
+    """prob, target, [weight], dloss () -> dlogits = dloss * weight * (prob * sum(t) - t), for the mean divided by the number of samples;
+    t are the smoothed targets."""
 
     name = "cross_entropy_bwd"
 
@@ -105,9 +107,9 @@ class CrossEntropyBwd(_CrossEntropy):
         self, attrs: Mapping[str, Any], prob: np.ndarray, target: np.ndarray, weight: np.ndarray | None, dloss: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         t = _smooth(target, prob, attrs["smoothing"])
-        factor = dloss / prob.shape[0] if attrs["mean"] else dloss
-        rows = factor if weight is None else factor * weight[:, None]
-        return ((prob * t.sum(axis=1, keepdims=True) - t) * rows,)
+        factor = dloss / (prob.size // prob.shape[-1]) if attrs["mean"] else dloss
+        rows = factor if weight is None else factor * weight[..., None]
+        return ((prob * t.sum(axis=-1, keepdims=True) - t) * rows,)
 
 
 def cross_entropy(
@@ -122,9 +124,9 @@ def cross_entropy(
 
     Parameters
     ----------
-    logits : (n, classes).
+    logits : (n, classes), or (n, …, classes) where every position is a sample of its own.
     targets : integers (n,), or floats (n, classes): soft targets t, for which it is ``-sum(t * log softmax(logits))``.
-    sample_weight : (n,) factors, or None. The mean still divides by n.
+    sample_weight : (n,) factors, or None. The mean still divides by the number of samples.
     label_smoothing : share s of the target that is spread over all classes: ``(1 - s) t + s / classes`` (Szegedy et al. 2016).
     reduction : "mean" or "sum".
 
@@ -210,8 +212,8 @@ def _check_targets(op: str, logits: TensorLike, targets: TensorLike) -> None:
     if isinstance(targets, Tensor):
         return
     array, shape = np.asarray(targets), shape_of(logits)
-    if array.dtype.kind in "iu" and array.ndim == 1 and len(shape) == 2:
-        check_labels(op, array, shape[1])
+    if array.dtype.kind in "iu" and array.ndim == len(shape) - 1:
+        check_labels(op, array, shape[-1])
     elif array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{op}: targets hold NaN or infinity, first at sample {int(np.argwhere(~np.isfinite(array))[0][0])}")
 

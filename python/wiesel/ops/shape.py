@@ -297,7 +297,7 @@ class Broadcast(_Move):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         x, dy = node.inputs[0], douts[0]
         assert x is not None and dy is not None
-        return [unbroadcast(b, dy, x.type), None]
+        return [unbroadcast(b, dy, x.type), *[None] * (len(node.inputs) - 1)]
 
     def lower(self, em: Emitter, node: Node) -> None:
         x, y = node.inputs[0], node.outputs[0]
