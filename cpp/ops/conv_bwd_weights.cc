@@ -21,7 +21,7 @@ namespace wl {
 
 namespace {
 
-constexpr int64_t kChunkPixels = 192;
+constexpr int64_t kChunkPixels = 192, kMostPixels = kChunkPixels * 3 / 2;  // of a chunk: what is aimed at, and the most
 constexpr int64_t kEnoughTasks = 16;
 constexpr int64_t kBlockElements = 1 << 17;  // of dw per task: stays in L2 while the pixels pass by
 
@@ -88,7 +88,7 @@ Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, const 
   w.swapped = w.form == Form::patch && s.oc * div_up(w.run, lanes) < w.run * div_up(s.oc, lanes);
 
   // The order of the sum: shape alone.
-  w.pieces = s.ow <= kChunkPixels * 3 / 2 ? 1 : div_up(s.ow, kChunkPixels);
+  w.pieces = s.ow <= kMostPixels ? 1 : div_up(s.ow, kChunkPixels);
   const int64_t rows = w.form == Form::direct ? s.n * s.oh : s.oh;  // copies of x are made per picture
   w.chunk_rows = w.pieces > 1 ? 1 : min_of(rows, max_of(1, kChunkPixels / s.ow));
   w.row_chunks = div_up(rows, w.chunk_rows) * w.pieces;
@@ -129,8 +129,9 @@ struct Row {
 int64_t floats_of(int64_t bytes) {
   return round_up(div_up(bytes, int64_t(sizeof(float))), 16);
 }
+// Every size grows with the batch extent, so that workspace planned for N pictures serves n of them.
 int64_t panel_elements(const Sweep& w, const OuterKernels& k) {
-  return w.pack ? round_up(w.chunk_rows * w.piece_columns() * k.columns, 16) : 0;
+  return w.pack ? min_of(kMostPixels, w.s.n * w.s.oh * w.s.ow) * round_up(k.columns, 16) : 0;
 }
 int64_t copy_rows(const Sweep& w) {
   return w.form == Form::patch ? w.chunk_rows : (w.chunk_rows - 1) * w.s.sh + (w.s.kh - 1) * w.s.dilh + 1;
