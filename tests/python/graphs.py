@@ -123,3 +123,29 @@ def _random_step(t: Trace, what: str, pick: int, a: Tensor, b: Tensor, channels:
     else:
         found = a + b if what == "add" else a * b
     return found
+
+
+def run_native(graph: Graph, arrays: Mapping[str, Any], *, planned: int, n: int, fetches: list[str] | None = None, **options: Any) -> dict[str, Any]:
+    """What ``run_reference`` gives, from a compiled program planned for ``planned`` samples and run on ``n``."""
+    from wiesel import _core
+    from wiesel.program.compile import ENTRY_BITS, compile_graph
+
+    compiled = compile_graph(graph, n=planned, fetches=fetches, **options)
+    layout = compiled.layout
+    buffers = [_core.Buffer(size) for size in (layout.param_bytes, layout.grad_bytes, layout.state_bytes)]
+    for buffer, segments in ((buffers[0], layout.params), (buffers[2], layout.states)):
+        for name, segment in segments.items():
+            buffer.view(segment.offset, segment.type.shape, "f32", True)[...] = arrays[name]
+    instance = compiled.instance(params=buffers[0], grads=buffers[1], state=buffers[2])
+    inputs = [np.ascontiguousarray(arrays[slot.name], NUMPY_DTYPES[slot.type.dtype]) for slot in compiled.inputs]
+    outputs = [np.full(slot.type.concrete(n), np.nan, NUMPY_DTYPES[slot.type.dtype]) for slot in compiled.outputs]
+    instance.run(ENTRY_BITS["prepare"] | ENTRY_BITS["forward"] | ENTRY_BITS["grad"], inputs, outputs, n)
+    assert instance.arena_high_water <= compiled.plan.memory
+    found = {slot.name: array for slot, array in zip(compiled.outputs, outputs, strict=True)}
+    for name in compiled.graph.grads:
+        segment = layout.params[name]
+        found["grad:" + name] = buffers[1].view(segment.grad_offset, segment.type.shape, "f32").copy()
+    for name in compiled.graph.updates:
+        segment = layout.states[name]
+        found["state:" + name] = buffers[2].view(segment.offset, segment.type.shape, "f32").copy()
+    return found
