@@ -89,7 +89,7 @@ def trace(fn: Function, *arrays: Any, gradient: bool = False, batch: Sequence[in
 
 
 def _append_gradients(traced: Traced, wrt: Sequence[Value], outputs: Sequence[Value], seed: int) -> None:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1000 + seed)  # unlike the operands: gradients that cancel would say little
     values = run_reference(traced.graph, traced.inputs)
     seeds: dict[Value, Value | None] = {}
     for i, y in enumerate(outputs):

@@ -87,7 +87,7 @@ def _depending_on(graph: Graph, wrt: Sequence[Value]) -> set[Value]:
     """Values that change with one of ``wrt``."""
     active = set(wrt)
     for node in graph.nodes:
-        if any(value in active for value in node.inputs if value is not None):
+        if node.op.name != "stop_gradient" and any(value in active for value in node.inputs if value is not None):
             active.update(value for value in node.outputs if value.type.dtype in ("f32", "f64"))
     return active
 
