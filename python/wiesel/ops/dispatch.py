@@ -42,6 +42,8 @@ def to_array(item: Any, allowed: Sequence[str], op_name: str, index: int) -> NDA
     Floats of any width become f32 (ValueError where a finite one does not fit), integers stay where they are named, else become
     f32; where only i32 is meant they are checked to fit. Complex numbers, objects and text raise TypeError.
     """
+    if type(item) is np.ndarray and item.dtype == NUMPY_DTYPES[allowed[0]] and item.flags.c_contiguous:
+        return item
     array = np.asarray(item)
     kind = array.dtype.kind
     if kind not in "fiub":

@@ -47,7 +47,7 @@ def run(op_name: str, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> NDArra
     """The outputs of ``op_name`` for arrays, as one array or a tuple of them. May be called by several threads at once."""
     if len(inputs) == 1 and type(inputs[0]) is np.ndarray:  # the quick way: nothing to convert, program known
         x = inputs[0]
-        entry = _cache.get((op_name, (x.dtype.num, x.shape), *attrs.items()))
+        entry = _cache.get((op_name, (x.dtype.num, x.shape), *attrs, *attrs.values()))
         if entry is not None and entry.simple:
             result = entry.instance.call(x)
             if result is not None:
@@ -55,7 +55,7 @@ def run(op_name: str, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> NDArra
                 return result
     op = find(op_name)
     arrays = [None if item is None else to_array(item, op.dtypes.get(i, _F32), op_name, i) for i, item in enumerate(inputs)]
-    key = (op_name, *[None if a is None else (a.dtype.num, a.shape) for a in arrays], *attrs.items())
+    key = (op_name, *[None if a is None else (a.dtype.num, a.shape) for a in arrays], *attrs, *attrs.values())
     entry = _cache.get(key)
     if entry is None:
         entry = _compile(op_name, arrays, attrs)
