@@ -16,7 +16,7 @@ Record = dict[str, float]
 
 @dataclass
 class History:
-    """One record per epoch. ``history["val_accuracy"]`` or ``history.val_accuracy`` is the list over epochs; NaN where it was not measured."""
+    """One record per epoch. ``history["loss"]`` or ``history.loss`` is the list over epochs, NaN where it was not measured."""
 
     records: list[Record] = field(default_factory=list)
 
@@ -101,7 +101,9 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: Record) -> None:
         if self.monitor not in record:
-            raise ValueError(f"EarlyStopping watches {self.monitor!r}, which is not measured; measured: {', '.join(record)} (pass validation= to fit)")
+            raise ValueError(
+                f"EarlyStopping watches {self.monitor!r}, which is not measured (is validation= missing?); measured: {', '.join(record)}"
+            )
         value = record[self.monitor] if self.mode == "min" else -record[self.monitor]
         if self.best is None or value < self.best - self.delta:
             self.best, self.best_epoch = value, epoch

@@ -96,10 +96,8 @@ def is_builtin(net: Module) -> bool:
     """Whether the net consists of the library's own layers only, so that its tree describes it."""
     from wiesel import nn
 
-    return all(
-        type(module) is getattr(nn, type(module).__name__, None) and type(module).__name__ != "GraphModule" and type(module) is not nn.Module
-        for _, module in net.named_modules()
-    )
+    kinds = {type(module) for _, module in net.named_modules()}
+    return all(kind is getattr(nn, kind.__name__, None) and kind not in (nn.GraphModule, nn.Module) for kind in kinds)
 
 
 def _describe_module(module: Module, seen: dict[int, int]) -> dict[str, Any]:

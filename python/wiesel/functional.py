@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 Grads = dict[str, "NDArray[np.float32]"]
 
 
-def value_and_grad(net: Module, loss: losses.Loss = "cross_entropy", *, training: bool = True, seed: int = 0) -> Callable[..., tuple[float, Grads]]:
+def value_and_grad(
+    net: Module, loss: losses.Loss = "cross_entropy", *, training: bool = True, seed: int = 0
+) -> Callable[..., tuple[float, Grads]]:
     """A function (x, targets, sample_weight=None, step=0) -> (loss, gradients of the trainable parameters by name).
 
     With ``training`` it computes what a training step computes: batch statistics, running statistics updated, dropout keyed by
@@ -102,7 +104,8 @@ def vjp(net: Module, *inputs: ArrayLike, training: bool = False) -> tuple[Any, C
                     raise ValueError(f"backward: the gradient of {name} has shape {array.shape}, expected {tensor.type.concrete(n)}")
                 seeds[f"d{name}"] = array
             result = runner.run(("forward", "grad"), _bind(engine, runner, arrays, seeds, n), n)
-            dx = tuple(result.get(f"d{name}", np.zeros(a.shape, np.float32)) for name, a in zip(input_names(len(arrays)), arrays, strict=True))
+            named = zip(input_names(len(arrays)), arrays, strict=True)
+            dx = tuple(result.get(f"d{name}", np.zeros(array.shape, np.float32)) for name, array in named)
             prefix = engine.prefix + "." if engine.prefix else ""
             grads = {p.name.removeprefix(prefix): np.array(p.grad) for p in net.parameters().values() if p.trainable}
             return dx[0] if len(dx) == 1 else dx, grads
@@ -200,7 +203,13 @@ def grad(
 
 
 def _compile_grad(
-    engine: Engine, arrays: Sequence[NDArray[Any]], n: int, of: str, index: int | None, names: Sequence[str], rules: Mapping[str, Rule] | None
+    engine: Engine,
+    arrays: Sequence[NDArray[Any]],
+    n: int,
+    of: str,
+    index: int | None,
+    names: Sequence[str],
+    rules: Mapping[str, Rule] | None,
 ) -> Runner:
     from wiesel.graph.ir import Builder
     from wiesel.passes.autodiff import gradients

@@ -116,7 +116,8 @@ def weighted(loss: Loss, weights: Mapping[Any, float] | Sequence[float] | None) 
     factors = dict(weights) if isinstance(weights, Mapping) else dict(enumerate(weights))
     unknown = factors.keys() - {key for key, _ in parts}
     if unknown:
-        raise ValueError(f"loss_weights name {sorted(map(str, unknown))[0]!r}, which has no loss; losses: {', '.join(str(k) for k, _ in parts)}")
+        known = ", ".join(str(key) for key, _ in parts)
+        raise ValueError(f"loss_weights name {sorted(map(str, unknown))[0]!r}, which has no loss; losses: {known}")
     functions = [(key, resolve(part)) for key, part in parts]
     return lambda outputs, targets, weight: _sum_of(functions, outputs, targets, weight, factors)
 
@@ -166,7 +167,8 @@ def target_arrays(loss: Loss, targets: Any, name: str = "targets") -> Any:
     array = target_array(targets, name)
     if loss in ("cross_entropy", "hinge") and array.dtype == np.float32 and array.ndim == 1:
         if not (array == np.round(array)).all():
-            raise ValueError(f"{name}: class numbers (n,) must be whole, got {float(array[array != np.round(array)][0])}; probabilities are (n, classes)")
+            odd = float(array[array != np.round(array)][0])
+            raise ValueError(f"{name}: class numbers (n,) must be whole, got {odd}; probabilities are (n, classes)")
         return array.astype(np.int32)
     if loss == "mse" and array.dtype == np.int32:
         return array.astype(np.float32)
@@ -186,8 +188,11 @@ def check_labels(labels: NDArray[Any], classes: int, name: str = "targets") -> N
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         bad = int(np.argmax((labels < 0) | (labels >= classes)))
-        mend = f"give the net's last layer at least {high + 1} outputs, or number the classes from 0" if high >= classes else "number the classes from 0"
-        raise ValueError(f"{name}: label {int(labels.flat[bad])} at index {bad} is outside 0 … {classes - 1} of the net's {classes} outputs; {mend}")
+        more = f"give the net's last layer at least {high + 1} outputs, or " if high >= classes else ""
+        raise ValueError(
+            f"{name}: label {int(labels.flat[bad])} at index {bad} is outside 0 … {classes - 1} of the net's {classes} outputs; "
+            f"{more}number the classes from 0"
+        )
 
 
 def target_type(array: NDArray[Any]) -> Type:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from wiesel.data import Augmentation, Dataset
     from wiesel.nn.module import Module
     from wiesel.nn.store import Store
+    from wiesel.profile import Profile
     from wiesel.program.compile import Compiled
     from wiesel.program.emit import Emitter
-    from wiesel.profile import Profile
     from wiesel.program.layout import Layout
 
 _SEED, _STEP, _MICRO_STEP, _SAMPLE, _ACCUMULATE, _SLOTS = 0, 1, 2, 3, 4, 72  # cpp/ops/kinds.h
@@ -158,7 +158,7 @@ class Trainer:
         heard = [hook if isinstance(hook, Callback) else _EpochFunction(hook) for hook in callbacks]
         if self._resuming:
             if self.batch and batch_size != self.batch_size:
-                raise ValueError(f"fit: the checkpoint lies within an epoch of batch_size {self.batch_size}; resume with that, not {batch_size}")
+                raise ValueError(f"fit: the checkpoint lies within an epoch of batch_size {self.batch_size}; resume with it")
         else:
             self.fit_begin, self.batch, self._sums, self._seconds = self.epoch, 0, Figures(), 0.0
         self._resuming = False
@@ -395,25 +395,28 @@ class Trainer:
         from wiesel.data import Dataset
 
         if isinstance(data_or_x, Dataset):
-            data: Dataset | None = data_or_x
-            samples = self.objective.samples(*data.slice(0, 1), None)
-            total = len(data)
+            data, total = data_or_x, len(data_or_x)
+
+            def piece_of(start: int, stop: int) -> Samples:
+                return self.objective.samples(*data.slice(start, stop))
+
         else:
             if y is None:
                 raise TypeError("evaluate: targets are missing: evaluate(x, y) or evaluate(dataset)")
-            data = None
-            samples = self.objective.samples(data_or_x, y, sample_weight)
-            total = len(samples)
+            everything = self.objective.samples(data_or_x, y, sample_weight)
+            total = len(everything)
+
+            def piece_of(start: int, stop: int) -> Samples:
+                return everything.map(lambda a: a[start:stop])
+
+        samples = piece_of(0, 1)
         engine = self.net.engine
         with engine.lock:
             runner = engine.runner(("evaluate", *self.objective.key(samples)), lambda: self.objective.evaluation(samples))
             sums = Figures()
             for start in range(0, total, runner.n):
                 stop = min(start + runner.n, total)
-                if data is None:
-                    piece = samples.map(lambda a, s=start, e=stop: a[s:e])  # type: ignore[misc]
-                else:
-                    piece = self.objective.samples(*data.slice(start, stop), None)
+                piece = piece_of(start, stop)
                 outputs = Objective.buffers(runner, len(piece))
                 runner.instance.run(runner.bits("forward"), self.objective.arrays(runner, piece), outputs, len(piece))
                 sums.add(runner, outputs, piece)

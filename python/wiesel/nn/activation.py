@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from wiesel.graph.tensor import Tensor
 
 ACTIVATIONS = (
-    "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "gelu", "silu", "softplus", "hard_swish", "hard_sigmoid", "softmax", "log_softmax",
+    "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "gelu", "silu", "softplus", "hard_swish",
+    "hard_sigmoid", "softmax", "log_softmax",
 )  # fmt: skip
 """Names that ``activation=`` takes; each is a function of ``wiesel.ops``, used with its default constants."""
 

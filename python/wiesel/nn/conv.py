@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from wiesel.ops.geometry import Fit, Padding
 
 
+def check_groups(channels: int, groups: int) -> None:
+    if channels % groups:
+        raise ValueError(f"the {channels} input channels cannot be split into {groups} groups; choose groups that divide {channels}")
+
+
 class _Conv(Module):
     """What the 2-D convolutions share: parameters, epilogue, and the check of the input's channels."""
 
@@ -24,7 +29,8 @@ class _Conv(Module):
         require_image_shape("x", x.shape)
         channels = x.shape[-1]
         if built_for is not None and channels != built_for:
-            mend = "this looks like NCHW: use x.transpose(0, 2, 3, 1)" if x.shape[1] == built_for else f"give it {built_for} channels or make a new layer"
+            nchw = x.shape[1] == built_for
+            mend = "this looks like NCHW: use x.transpose(0, 2, 3, 1)" if nchw else f"give it {built_for} channels, or make a new layer"
             raise ValueError(f"built for {built_for} input channels, got {channels} in {show(x.shape)}; {mend}")
         return channels
 
@@ -89,8 +95,7 @@ class Conv2d(_Conv):
     def forward(self, x: Tensor) -> Any:
         built = self.variable("weight")
         channels = self._check_channels(x, built.shape[2] * self.groups if built else None)
-        if channels % self.groups:
-            raise ValueError(f"the {channels} input channels cannot be split into {self.groups} groups; choose groups that divide {channels}")
+        check_groups(channels, self.groups)
         shape = (*self.kernel_size, channels // self.groups, self.out_channels)
         weight = self.parameter("weight", shape, init.he_normal(init.fan_in_of(shape), init.gain_of(self.activation)))
         bias = self._bias(self.has_bias, self.out_channels)
@@ -205,8 +210,7 @@ class ConvTranspose2d(_Conv):
     def forward(self, x: Tensor) -> Any:
         built = self.variable("weight")
         channels = self._check_channels(x, built.shape[3] if built else None)
-        if channels % self.groups:
-            raise ValueError(f"the {channels} input channels cannot be split into {self.groups} groups; choose groups that divide {channels}")
+        check_groups(channels, self.groups)
         shape = (*self.kernel_size, self.out_channels // self.groups, channels)
         taps = self.kernel_size[0] * self.kernel_size[1]
         overlap = max(1, taps // (self.stride[0] * self.stride[1]))  # filter positions that meet in one output
@@ -281,8 +285,7 @@ class Conv1d(Module):
         if built and channels != built.shape[1] * self.groups:
             mend = "; this looks like NCW: use x.transpose(0, 2, 1)" if x.shape[1] == built.shape[1] * self.groups else ""
             raise ValueError(f"built for {built.shape[1] * self.groups} input channels, got {channels} in {show(x.shape)}{mend}")
-        if channels % self.groups:
-            raise ValueError(f"the {channels} input channels cannot be split into {self.groups} groups; choose groups that divide {channels}")
+        check_groups(channels, self.groups)
         shape = (self.kernel_size, channels // self.groups, self.out_channels)
         weight = self.parameter("weight", shape, init.he_normal(init.fan_in_of(shape), init.gain_of(self.activation)))
         bias = self.parameter("bias", (self.out_channels,), init.constant(0.0)) if self.has_bias else None

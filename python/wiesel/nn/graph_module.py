@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wiesel.graph.ir import NUMPY_DTYPES, Graph, Type, Value
+from wiesel.nn.init import constant
 from wiesel.nn.module import Module
 from wiesel.nn.parameter import Parameter, State
 from wiesel.nn.tracing import active
@@ -37,8 +38,7 @@ class GraphModule(Module):
                     if part not in owner.children():
                         setattr(owner, part, Namespace())
                     owner = owner.children()[part]
-                variable = Parameter(shape=tuple(shape)) if kind == "params" else State(tuple(shape), lambda s, seed, p: np.zeros(s, np.float32))
-                setattr(owner, last, variable)
+                setattr(owner, last, Parameter(shape=tuple(shape)) if kind == "params" else State(tuple(shape), constant(0.0)))
 
     def config(self) -> dict[str, Any]:
         return {}

@@ -42,7 +42,7 @@ class Linear(Module):
         features = x.shape[-1]
         built = self.variable("weight")
         if built and features != built.shape[0]:
-            mend = "a Flatten layer before it?" if len(x.shape) > 2 else "the picture size or an earlier layer differs from the one it was built for"
+            mend = "a Flatten layer before it?" if len(x.shape) > 2 else "the picture size or an earlier layer has changed since"
             raise ValueError(f"built for {built.shape[0]} input features, got {features} in {show(x.shape)}; {mend}")
         shape = (features, self.out_features)
         weight = self.parameter("weight", shape, init.he_normal(features, init.gain_of(self.activation)))

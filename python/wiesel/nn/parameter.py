@@ -74,7 +74,14 @@ class Parameter(Variable):
     (2,)
     """
 
-    def __init__(self, values: Any = None, *, shape: tuple[int, ...] | None = None, initialiser: initial.Initialiser | None = None, trainable: bool = True) -> None:
+    def __init__(
+        self,
+        values: Any = None,
+        *,
+        shape: tuple[int, ...] | None = None,
+        initialiser: initial.Initialiser | None = None,
+        trainable: bool = True,
+    ) -> None:
         if (values is None) == (shape is None):
             raise TypeError("Parameter takes initial values, or shape= (with initialiser=)")
         if values is not None:

@@ -93,7 +93,8 @@ class Optimizer(ABC):
     def write_scalars(self, scalars: NDArray[Any], progress: Progress) -> None:
         """Writes learning rates (and bias corrections) of the coming step into the doubles of the scalar slots."""
         for group, schedule in enumerate(self.schedules):
-            self._write_group(scalars, FIRST_GROUP_SLOT + SLOTS_PER_GROUP * group, schedule(progress), self.settings[group], progress.step + 1)
+            slot = FIRST_GROUP_SLOT + SLOTS_PER_GROUP * group
+            self._write_group(scalars, slot, schedule(progress), self.settings[group], progress.step + 1)
 
     def _write_group(self, scalars: NDArray[Any], slot: int, lr: float, settings: dict[str, Any], t: int) -> None:
         scalars[slot] = lr
