@@ -287,7 +287,11 @@ class Trainer:
         samples = self.objective.samples(x, y, sample_weight)
         self.planned = max(self.planned, len(samples))
         self._sums = Figures()
-        return self._train_on(samples, planned=self.planned)
+        self._interrupted = False
+        loss = self._train_on(samples, planned=self.planned)
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return loss
 
     def apply(self, grads: Mapping[str, ArrayLike]) -> None:
         """One update from gradients by name, as ``wl.value_and_grad`` gives them: for hand-written or distributed gradients."""
@@ -343,13 +347,12 @@ class Trainer:
         try:
             self._in_core = True
             runner.instance.run(bits, arrays, outputs, n, self._scalars)
-        except BaseException:
+        except BaseException as error:
             self._in_core = False
-            if mark[0] == 1.0:
-                self._count(store)
-            else:
+            if mark[0] != 1.0 or not isinstance(error, KeyboardInterrupt):
                 np.copyto(states, self._snapshot)
-            raise
+                raise
+            self._interrupted = True  # the update is made: the step counts, and whoever called it is interrupted after it
         self._in_core = False
         if "update" in entries:
             self._count(store)

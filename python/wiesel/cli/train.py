@@ -92,7 +92,7 @@ def _report(recipe: Recipe, net: wl.nn.Module, trainer: wl.Trainer, result: Figu
         "version": wl.__version__,
     }
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    title = f"{recipe.data}, {recipe.net}"
+    title = f"{recipe.net} on {recipe.data}" if recipe.net != recipe.data else recipe.data
     try:
         paths = write_report(out, result, list(trainer.history), facts, title=title)
     except ModuleNotFoundError as error:
