@@ -146,9 +146,15 @@ def check_gradient(
 
 
 def check_native(
-    fn: Function, *arrays: Any, isa: str, k: float = 1.0, exact: bool = False, batch: Sequence[int] = (0,), gradient: bool = True
+    fn: Function,
+    *arrays: Any,
+    isa: str | Sequence[str],
+    k: float = 1.0,
+    exact: bool = False,
+    batch: Sequence[int] = (0,),
+    gradient: bool = True,
 ) -> None:
-    """``fn`` and its gradients on ``isa`` against the references in float64.
+    """``fn`` and its gradients on ``isa`` (or several) against the references in float64.
 
     ``exact``: operands and seeds are small integers, whose results float32 holds exactly. Otherwise the error is at most
     ``8 * eps * k`` of the largest magnitude of each result, k being the number of terms that make one element.
@@ -157,14 +163,16 @@ def check_native(
     for name in traced.inputs:  # what float32 can hold, so that both sides see the same numbers
         if traced.inputs[name].dtype == np.float64:
             traced.inputs[name] = traced.inputs[name].astype(np.float32).astype(np.float64)
-    expected, found = traced.reference(), traced.native(isa)
-    for name, array in expected.items():
-        if exact:
-            np.testing.assert_array_equal(found[name], array, err_msg=f"{name} on {isa}")
-        else:
-            finite = np.abs(array[np.isfinite(array)])
-            bound = 8 * EPS * k * max(float(finite.max(initial=0)), 1e-6)
-            np.testing.assert_allclose(found[name], array, rtol=0, atol=bound, err_msg=f"{name} on {isa}")
+    expected = traced.reference()
+    for level in [isa] if isinstance(isa, str) else isa:
+        found = traced.native(level)
+        for name, array in expected.items():
+            if exact:
+                np.testing.assert_array_equal(found[name], array, err_msg=f"{name} on {level}")
+            else:
+                finite = np.abs(array[np.isfinite(array)])
+                bound = 8 * EPS * k * max(float(finite.max(initial=0)), 1e-6)
+                np.testing.assert_allclose(found[name], array, rtol=0, atol=bound, err_msg=f"{name} on {level}")
 
 
 def integers(shape: Sequence[int], seed: int = 0, low: int = -3, high: int = 4) -> np.ndarray:

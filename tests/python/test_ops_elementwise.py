@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import check_gradient, check_native, distinct, evaluate, every_isa, integers, isas, normal, trace
 
+from oracle import check_gradient, check_native, distinct, evaluate, every_isa, integers, isas, normal, trace
 from wiesel import ops
 from wiesel.ops import binary, unary
 
@@ -21,7 +21,7 @@ def unary_fn(kind: str) -> Any:
     return lambda x: ops.activation(x, kind, alpha=ALPHA.get(kind))
 
 
-# --- activations ------------------------------------------------------------------------------------------------------------------------
+# --- activations ------------------------------------------------------------------------------------------------------
 
 
 def test_s55_relu() -> None:
@@ -110,7 +110,7 @@ def test_tables_agree_with_the_core() -> None:
     from wiesel import _core
     from wiesel.ops import reduce
 
-    assert _core.UNARY_SAVES == {name: kind.saves for name, kind in unary.KINDS.items()}
+    assert {name: kind.saves for name, kind in unary.KINDS.items()} == _core.UNARY_SAVES
     assert set(_core.BINARY_KINDS) == set(binary.KINDS)
     assert set(_core.REDUCE_KINDS) == set(reduce.KINDS)
 
@@ -124,7 +124,7 @@ def test_activation_by_name() -> None:
         ops.leaky_relu(np.zeros(1), -1.0)
 
 
-# --- binary -------------------------------------------------------------------------------------------------------------------------------
+# --- binary -----------------------------------------------------------------------------------------------------------
 
 SHAPES = [((2, 3, 4), (2, 3, 4)), ((2, 3, 4), (4,)), ((2, 1, 4), (3, 1)), ((3,), (2, 1, 3)), ((2, 3), ()), ((1, 3, 1), (2, 1, 4))]
 SMOOTH = {"add": ops.add, "sub": ops.subtract, "mul": ops.multiply, "div": ops.divide, "maximum": ops.maximum, "minimum": ops.minimum}
@@ -170,7 +170,7 @@ def test_bad_broadcast_is_named() -> None:
         trace(ops.add, np.zeros((2, 3)), np.zeros(4))
 
 
-# --- reductions -----------------------------------------------------------------------------------------------------------------------------
+# --- reductions -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keepdims", [False, True])
@@ -203,7 +203,7 @@ def test_bad_axes_are_named() -> None:
         ops.sum(np.zeros((2, 3)), (0, -2))
 
 
-# --- shapes ---------------------------------------------------------------------------------------------------------------------------------
+# --- shapes -----------------------------------------------------------------------------------------------------------
 
 X = np.arange(24.0).reshape(2, 3, 4)
 MOVES: dict[str, tuple[Any, Any]] = {

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import check_gradient, check_native, evaluate, every_isa, normal, trace
 
+from oracle import check_gradient, check_native, evaluate, every_isa, normal, trace
 from wiesel import ops
 from wiesel.ops.dropout import dropout_mask, philox, random_bits, random_key
 
@@ -84,7 +84,7 @@ def test_running_statistics_native(isa: str) -> None:
     check_native(update, normal((4, 3, 3, 9)), normal((9,), 1), np.abs(normal((9,), 2)), isa=isa, k=8, gradient=False)
 
 
-# --- local response normalisation -----------------------------------------------------------------------------------------------------------
+# --- local response normalisation -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("size", "channels"), [(5, 11), (2, 3), (1, 4), (9, 4)])
@@ -123,7 +123,7 @@ def test_batch_norm_against_torch() -> None:
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-12)
 
 
-# --- dropout --------------------------------------------------------------------------------------------------------------------------------
+# --- dropout ----------------------------------------------------------------------------------------------------------
 
 
 def test_philox_known_answers() -> None:
@@ -150,9 +150,10 @@ def test_s84_the_expectation_stays() -> None:
 
 def test_s86_units_drop_equally_often() -> None:
     steps, units, rate = 10_000, 16, 0.5
-    dropped = np.zeros(units)
-    for step in range(steps):
-        dropped += random_bits(random_key(0, 2, 7, step, 0), 0, units) < rate * 2**32
+    keys = np.array([random_key(0, 2, 7, step, 0) for step in range(steps)], np.uint64)
+    bits = philox(np.arange(units, dtype=np.uint64), 0, keys[:, None])[0]  # the first 16 elements of a sample
+    np.testing.assert_array_equal(bits[5], random_bits(int(keys[5]), 0, units))
+    dropped = (bits < rate * 2**32).sum(0)
     chi_square = ((dropped - steps * rate) ** 2 / (steps * rate * (1 - rate))).sum()
     assert chi_square < 39.3  # 99.9 % of chi-square with 16 degrees of freedom
 
@@ -179,7 +180,7 @@ def test_dropout_of_arrays() -> None:
         ops.dropout(np.ones((2, 3)), 1.0)
 
 
-# --- pixels ---------------------------------------------------------------------------------------------------------------------------------
+# --- pixels -----------------------------------------------------------------------------------------------------------
 
 
 @every_isa()

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import check_gradient, check_native, distinct, evaluate, every_isa, integers, normal, trace
 
+from oracle import check_gradient, check_native, distinct, evaluate, every_isa, integers, normal, trace
 from wiesel import ops
 
 SQUARE = np.array([[1, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]], float)
@@ -133,6 +133,20 @@ def test_global_pooling_native(isa: str) -> None:
     check_native(ops.global_avg_pool2d, normal((3, 7, 9, 21)), isa=isa, k=8)
     check_native(ops.global_max_pool2d, integers((3, 7, 9, 21)), isa=isa, exact=True)
     check_native(ops.global_max_pool2d, integers((1, 17, 19, 5)), isa=isa, exact=True)
+
+
+@every_isa()
+def test_positions_that_nobody_reads_are_not_written(isa: str) -> None:
+    from wiesel.passes.fuse import fuse
+
+    def pool(x: Any) -> Any:
+        return ops.max_pool2d(x, 2)
+
+    x = integers((2, 4, 4, 3))
+    for gradient in (False, True):
+        graph = fuse(trace(pool, x, gradient=gradient).graph, training=gradient)
+        assert len(graph.nodes[0].outputs) == 1 + gradient
+    check_native(pool, x, isa=isa, exact=True, gradient=False)
 
 
 def test_functions_of_arrays() -> None:

@@ -35,17 +35,17 @@ def random_key(seed: int, purpose: int, stream: int, step: int, micro_step: int)
     return key
 
 
-def philox(counter: np.ndarray, sample: int, key: int) -> np.ndarray:
-    """Philox 4x32-10 (Salmon et al. 2011): four 32-bit numbers for each 64-bit ``counter``, shape (4, …)."""
-    low = np.uint64(0xFFFFFFFF)
-    shift = np.uint64(32)
+def philox(counter: np.ndarray, sample: int, key: int | np.ndarray) -> np.ndarray:
+    """Philox 4x32-10 (Salmon et al. 2011): four 32-bit numbers for each 64-bit ``counter`` and ``key``, which broadcast; shape (4, …)."""
+    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    counter, keys = np.broadcast_arrays(counter, np.asarray(key, np.uint64))
     c0, c1 = counter & low, counter >> shift
     c2, c3 = np.full_like(counter, sample & 0xFFFFFFFF), np.full_like(counter, sample >> 32)
-    k0, k1 = key & 0xFFFFFFFF, key >> 32
+    k0, k1 = keys & low, keys >> shift
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ np.uint64(k0), p1 & low, (p0 >> shift) ^ c3 ^ np.uint64(k1), p0 & low
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & low, (p0 >> shift) ^ c3 ^ k1, p0 & low
+        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
     return np.stack([c0, c1, c2, c3]).astype(np.uint32)
 
 
@@ -97,7 +97,7 @@ def dropout(x: TensorLike, rate: float = 0.5, *, seed: int = 0, step: int = 0) -
     arrays. Apply it in training only.
 
     >>> int((dropout(np.ones((1, 1000)), 0.25) == 0).sum())
-    228
+    253
     """
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate must be at least 0 and below 1, got {rate}")

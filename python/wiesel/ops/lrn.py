@@ -81,7 +81,7 @@ def local_response_norm(x: TensorLike, size: int = 5, *, alpha: float = 1e-4, be
 
     The division of alpha by the size is torch's convention (AlexNet's paper has alpha for the plain sum).
 
-    >>> local_response_norm([[3.0, 0.0]], size=1, alpha=1.0, beta=1.0, k=1.0)
+    >>> local_response_norm([[3.0, 0.0]], size=1, alpha=1.0, beta=1.0, k=1.0).round(4)
     array([[0.3, 0. ]], dtype=float32)
     """
     return call("lrn", [x], _attrs("local_response_norm", size, alpha, beta, k))

@@ -72,20 +72,26 @@ class _PoolBwd(_Pool):
 
 @register
 class PoolMax(_Pool):
-    """x -> y, index: the maximum of every window, and its position inside the window (row order; u8 up to 256 positions, else i32)."""
+    """x -> y, [index]: the maximum of every window, and its position inside the window (row order; u8 up to 256 positions, else i32).
+
+    Without ``index`` only y is written: a pass leaves out what no gradient reads.
+    """
 
     name = "pool_max"
+    defaults: ClassVar[Mapping[str, Any]] = {**WINDOW_DEFAULTS, "index": True}
 
     def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
         x = present(self.name, "x", types[0])
         require_images(self.name, x)
         y = self._out(attrs, x.shape)
-        return (Type(y), Type(y, "u8" if attrs["kernel_h"] * attrs["kernel_w"] <= 256 else "i32"))
+        index = Type(y, "u8" if attrs["kernel_h"] * attrs["kernel_w"] <= 256 else "i32")
+        return (Type(y), index) if attrs["index"] else (Type(y),)
 
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         x = node.inputs[0]
         assert x is not None
-        return [b.op("pool_max_bwd", douts[0], node.outputs[1], **node.attrs, in_h=x.shape[1], in_w=x.shape[2])]
+        window = {name: node.attrs[name] for name in WINDOW_DEFAULTS}
+        return [b.op("pool_max_bwd", douts[0], node.outputs[1], **window, in_h=x.shape[1], in_w=x.shape[2])]
 
     def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         rows, columns = self._windows(attrs, x.shape[1:3])
@@ -98,6 +104,8 @@ class PoolMax(_Pool):
             better = valid & (~seen | (value > best) | (np.isnan(value) & ~np.isnan(best)))  # strictly better: the first wins; NaN wins
             best[better], index[better] = value[better], tap
             seen |= valid
+        if not attrs["index"]:
+            return (best,)
         return best, index.astype(np.uint8 if attrs["kernel_h"] * attrs["kernel_w"] <= 256 else np.int32)
 
 

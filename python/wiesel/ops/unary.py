@@ -191,8 +191,8 @@ def relu(x: TensorLike) -> Any:
 
     Nair and Hinton 2010.
 
-    >>> relu([-2.0, -0.0, 0.0, 3.0])
-    array([0., 0., 0., 3.], dtype=float32)
+    >>> relu([-2.0, 0.0, 3.0])
+    array([0., 0., 3.], dtype=float32)
     """
     return call("unary", [x], {"kind": "relu"})
 

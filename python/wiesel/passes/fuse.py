@@ -46,6 +46,7 @@ def fuse(graph: Graph, *, training: bool) -> Graph:
     fuser.fuse_forward()
     fuser.fuse_backward()
     remove_dead(graph, roots(graph))
+    _drop_indices(graph)
     return graph
 
 
@@ -61,6 +62,15 @@ def _merge_equal(graph: Graph) -> None:
         if first is not node:
             merged.update(zip(node.outputs, first.outputs, strict=True))
     substitute(graph, merged, nodes=())
+
+
+def _drop_indices(graph: Graph) -> None:
+    """A maximum pooling whose positions nobody reads (there is no gradient) does not write them."""
+    read = {*graph.consumers(), *roots(graph)}
+    for node in graph.nodes:
+        if node.op.name == "pool_max" and len(node.outputs) == 2 and node.outputs[1] not in read:
+            node.attrs["index"] = False
+            node.outputs = node.outputs[:1]
 
 
 class _Fuser:
