@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "base/float_mode.h"
 #include "ops/op.h"
 
 namespace harness {
@@ -239,6 +240,7 @@ class OpRun {
     CHECK(bool(status), "%s", status.text);
     if (!status) return false;
     Guarded<char> workspace(choose(kernels, threads).workspace, wl::kCacheLine);
+    const wl::FloatMode mode;  // denormals are flushed on this thread as they are in the workers
     wl::Run r;
     r.kernels = &kernels, r.threads = threads, r.workspace = workspace.data(), r.scalars = scalars;
     op().run(step, r);
