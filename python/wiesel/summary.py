@@ -157,7 +157,7 @@ def _layer(
         layer.macs += cost.macs
         layer.flops += cost.flops
         if not node.op.alias:
-            layer.activations += sum(v.type.nbytes(1) for v in node.outputs if v.type.has_batch)
+            layer.activations += node.outputs[0].type.nbytes(1) if node.outputs[0].type.has_batch else 0
         if node in linear:
             layer.notes.append("linear right after linear: without an activation between them the two could be one layer")
         layer.cost = layer.cost or _cost_text(node)
