@@ -150,13 +150,15 @@ def confusion_picture(result: Figures, *, title: str = "") -> Figure:
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=np.sqrt([0.01, 0.1, 0.25, 0.5, 1.0]))
     bar.ax.set_yticklabels(["1 %", "10 %", "25 %", "50 %", "100 %"])
     bar.ax.tick_params(length=0, colors=_FAINT, labelsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
 def curve_picture(history: Sequence[Mapping[str, float]], *, title: str = "") -> Figure:
     """Loss and accuracy over the epochs, training and validation."""
     figure = _figure(9.0, 3.8)
+    from matplotlib.ticker import MaxNLocator
+
     epochs = np.arange(1, len(history) + 1)
     for position, (key, label, unit) in enumerate((("loss", "loss", 1.0), ("accuracy", "accuracy, %", 100.0)), start=1):
         axes = figure.add_subplot(1, 2, position)
@@ -175,7 +177,7 @@ def curve_picture(history: Sequence[Mapping[str, float]], *, title: str = "") ->
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color("#c5cbd5")
         axes.tick_params(length=0, colors=_FAINT, labelsize=9)
-        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch", color=_FAINT, fontsize=9)
         _titles(axes, title if position == 1 else "", label)
     return figure
@@ -210,11 +212,10 @@ def _titles(axes: Axes, title: str, subtitle: str) -> None:
 def _figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ModuleNotFoundError:
         raise ModuleNotFoundError("pictures need matplotlib: pip install 'wiesel[train]'") from None
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
-    return figure
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12), facecolor="white")
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

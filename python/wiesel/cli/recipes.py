@@ -81,7 +81,7 @@ def recipe_for(
 ) -> Recipe:
     """The data set's recipe with what the command line changes, fitted to the training pictures."""
     recipe = _RECIPES[name]
-    given = {"net": net, "epochs": epochs, "batch_size": batch_size, "lr": lr}
+    given: dict[str, Any] = {"net": net, "epochs": epochs, "batch_size": batch_size, "lr": lr}
     recipe = replace(recipe, seed=seed, **{key: value for key, value in given.items() if value is not None})
     if recipe.net not in models.names():
         raise ValueError(f"no model named {recipe.net!r}; known: {', '.join(models.names())}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def lenet5_1998(classes: int = 10, *, padding: int = 0, pixels: Pixels | None = 
 class ScaledTanh(nn.Module):
     """y = 1.7159 tanh(2x/3), the paper's squashing function (appendix A)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return ops.tanh(x * (2.0 / 3.0)) * 1.7159
 
 
@@ -76,7 +76,7 @@ class Subsample(nn.Module):
         self.pool = nn.AvgPool2d(2)
         self.squash = ScaledTanh()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         channels = x.shape[-1]
         weight = self.parameter("weight", (channels,), init.constant(1.0))
         bias = self.parameter("bias", (channels,), init.constant(0.0))
@@ -90,7 +90,7 @@ class TableConv(nn.Module):
         self.sees = sees
         self.kernel_size = kernel_size
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         k, ic, oc = self.kernel_size, x.shape[-1], len(self.sees)
         mask = np.zeros((1, 1, ic, oc), np.float32)
         for j, maps in enumerate(self.sees):

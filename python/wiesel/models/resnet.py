@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wiesel import nn, ops
 from wiesel.models.common import Pixels, assemble, conv_norm
@@ -24,7 +24,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d()
         self.shortcut = nn.Sequential(*conv_norm(channels, 1, stride=stride, relu=False)) if project else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         y = self.bn2(self.conv2(ops.relu(self.bn1(self.conv1(x)))))
         return ops.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
