@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wiesel import losses
-from wiesel.graph.ir import BATCH, NUMPY_DTYPES, Graph, Value
+from wiesel.graph.ir import NUMPY_DTYPES, Graph, Value
 from wiesel.nn.engine import Engine, Runner, signature
 from wiesel.nn.tracing import input_names
 from wiesel.objective import Objective
@@ -216,16 +216,14 @@ def _compile_grad(
 
     graph, outputs = engine.trace_arrays(arrays)
     target = _find(graph, "output" if of == "logits" and "logits" not in graph.names else engine.full_name(of))
-    seed = np.ones(target.shape[1:] if target.type.has_batch else target.shape, np.float32)
+    b = Builder(graph, entry="grad")
+    value = b.op("fill", shape=target.shape, value=1.0)
     if index is not None:
         if target.type.rank < 1 or not -target.shape[-1] <= index < target.shape[-1]:
             raise ValueError(f"grad: {of} has type {target.type}; index {index} is outside its last axis")
-        seed[...] = 0.0
-        seed[..., index] = 1.0
-    b = Builder(graph, entry="grad")
-    value = b.const(seed if not target.type.has_batch else seed[None])
-    if target.type.has_batch:
-        value = b.op("broadcast", value, shape=(BATCH, *target.shape[1:]))
+        chosen = np.zeros((1,) * (target.type.rank - 1) + target.shape[-1:], np.float32)
+        chosen[..., index] = 1.0
+        value = b.op("binary", value, b.const(chosen), kind="mul")
     wanted = {name: _find(graph, engine.full_name(name)) for name in names}
     found = gradients(graph, {target: value}, list(wanted.values()), rules=rules)
     graph.outputs = {}

@@ -13,11 +13,13 @@ INITIALISATION, SHUFFLE, DROPOUT, AUGMENTATION, SPLIT = range(5)
 
 
 def stream(path: str) -> int:
-    """FNV-1a (32 bits) of a layer's path: a layer's numbers depend on its name, not on the order of construction.
+    """FNV-1a (32 bits) of a layer's path: a layer's numbers depend on its name, not on the order of construction. 0 without a path.
 
     >>> stream("features.0")
     2845026132
     """
+    if not path:
+        return 0
     value = 0x811C9DC5
     for byte in path.encode():
         value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF

@@ -119,6 +119,7 @@ class Trainer:
         self._resuming = False
         self._sums = Figures()
         self._seconds = 0.0
+        self._last_lr = 0.0
         self._stopping = False
         self._interrupted = False
         self._in_core = False
@@ -191,7 +192,7 @@ class Trainer:
                 self._train_on(samples, planned=min(self.batch_size, batches.samples))
                 self.batch += 1
                 if heard:
-                    figures = {**self._sums.means(), "batch": self.batch, "samples": self._sums.samples, "lr": self.lr}
+                    figures = {**self._sums.means(), "batch": self.batch, "samples": self._sums.samples, "lr": self._last_lr}
                     for hook in heard:
                         hook.on_step_end(self, figures)
                 if self._interrupted:
@@ -202,7 +203,7 @@ class Trainer:
             if hasattr(source, "close"):
                 source.close()  # joins the threads that prepare batches
             self._seconds += time.perf_counter() - begun
-        record: Record = {**self._sums.means(), "lr": self.lr, "seconds": self._seconds}
+        record: Record = {**self._sums.means(), "lr": self._last_lr, "seconds": self._seconds}
         record["images_per_second"] = self._sums.samples / max(self._seconds, 1e-9)
         if held_back is not None:
             record |= {f"val_{name}": value for name, value in self._evaluate(*held_back).items()}
@@ -372,6 +373,7 @@ class Trainer:
         self._scalars[_MICRO_STEP] = micro_step
         self._scalars[_SAMPLE] = sample
         self._doubles[_ACCUMULATE] = float(micro_step > 0)
+        self._last_lr = self.lr
         self.optimizer.write_scalars(self._doubles, self.progress)
 
     @property
