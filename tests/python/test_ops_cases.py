@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cases import problems, window
-from oracle import check_native, integers, isas, trace
+from oracle import check_native, integers, isas, normal, trace
 from wiesel import ops
 from wiesel.ops.dispatch import call
 
@@ -62,3 +62,74 @@ def test_products(words: dict[str, int]) -> None:
 
     operands = integers((*a_front, *a)), integers((*b_front, *b), 1), integers((n,), 2)
     check_native(product, *operands, isa=isas(), exact=True, batch=())
+
+
+def random_convolution(seed: int) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+    """(keywords, shape of x, shape of w) with odd extents, strides, paddings, dilations, groups."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*choices: int) -> int:
+        return int(rng.choice(choices))
+
+    groups, ic, oc = draw(1, 1, 1, 2, 3, 5), draw(1, 2, 3, 7, 8, 16, 17), draw(1, 2, 5, 8, 16, 33)
+    if draw(0, 0, 0, 1):
+        groups, ic, oc = draw(3, 16, 19, 37), 1, draw(1, 1, 2)  # depthwise
+    kernel, dilation = (draw(1, 2, 3, 3, 5), draw(1, 2, 3, 3, 4)), (draw(1, 1, 2, 3), draw(1, 1, 2))
+    padding = ((draw(0, 1, 2), draw(0, 1, 3)), (draw(0, 1, 2), draw(0, 2, 4)))
+    extents = [draw(1, 2, 3, 7, 10) + d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    around = {"stride": (draw(1, 1, 2, 3), draw(1, 1, 2, 4)), "dilation": dilation, "padding": padding, "groups": groups}
+    return around, (draw(1, 2, 3), *extents, ic * groups), (*kernel, ic, oc * groups)
+
+
+def check_random_convolution(seed: int) -> None:
+    around, x, w = random_convolution(seed)
+
+    def conv(x: Any, w: Any, b: Any) -> Any:
+        return ops.conv2d(x, w, b, **around)
+
+    check_native(conv, integers(x), integers(w, 1), integers(w[3:], 2), isa=isas(), exact=True)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_convolutions(seed: int) -> None:
+    check_random_convolution(seed)
+
+
+@pytest.mark.slow
+def test_many_random_convolutions() -> None:
+    for seed in range(40, 1000):
+        check_random_convolution(seed)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_pooling(seed: int) -> None:
+    around, x, w = random_convolution(seed)
+    around = {**around, "padding": tuple((min(a, k - 1), min(b, k - 1)) for (a, b), k in zip(around["padding"], w, strict=False))}
+    del around["groups"]
+    check_native(lambda x: ops.max_pool2d(x, w[:2], **around), integers(x), isa=isas(), exact=True)
+    del around["dilation"]
+    check_native(lambda x: ops.sum_pool2d(x, w[:2], **around), integers(x), isa=isas(), exact=True)
+
+
+@pytest.mark.parametrize("name", ["conv", "depthwise", "dense", "pool", "norm", "loss", "moves"])
+def test_bits_depend_on_neither_threads_nor_the_planned_batch(name: str) -> None:
+    x = normal((3, 9, 10, 17))
+    functions: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "conv": (lambda x, w: ops.relu(ops.conv2d(x, w, padding="same", stride=2)), (x, normal((3, 3, 17, 40), 1))),
+        "depthwise": (lambda x, w: ops.conv2d(x, w, padding=1, groups=17), (x, normal((3, 3, 1, 17), 1))),
+        "dense": (lambda x, w: ops.linear(ops.flatten(x), w), (x, normal((1530, 10), 1))),
+        "pool": (lambda x: (ops.max_pool2d(x, 3, stride=2), ops.avg_pool2d(x, 2), ops.global_avg_pool2d(x)), (x,)),
+        "norm": (lambda x: ops.local_response_norm(ops.batch_norm(x, *ops.batch_stats(x), frozen=False)), (x,)),
+        "loss": (lambda x: ops.cross_entropy(ops.global_avg_pool2d(x), np.arange(3)), (x,)),
+        "moves": (lambda x: ops.concat([ops.dropout(x), ops.pad(ops.slice(x, [None, slice(1, 9)]), [0, (0, 1), 0, 0])]), (x,)),
+    }
+    fn, operands = functions[name]
+    batch = () if name == "loss" else (0,)
+    traced = trace(fn, *operands, gradient=True, batch=batch)
+    for isa in isas():
+        expected = traced.native(isa)
+        for threads, n in ((2, None), (3, None), (4, None), (1, 8), (2, 5)):
+            if batch or n is None:
+                found = traced.native(isa, threads, n)
+                for key, array in expected.items():
+                    np.testing.assert_array_equal(found[key], array, err_msg=f"{key}, {threads} threads, planned for {n}, {isa}")

@@ -68,6 +68,14 @@ class Type:
         return f"{self.dtype}({extents})"
 
 
+def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides, in elements, of a tensor in row order; that of the leading axis does not depend on the batch extent."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return tuple(strides)
+
+
 @dataclass(eq=False, slots=True)
 class Value:
     """One tensor of a graph. Identity is the object.

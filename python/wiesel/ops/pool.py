@@ -41,8 +41,8 @@ class _Pool(Op):
         return (*found, x[3])
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
-        positions = max(outs[0].elements(1), present(self.name, "operand", types[0]).elements(1))
-        return Cost(flops=min(positions, outs[0].elements(1)) * attrs["kernel_h"] * attrs["kernel_w"])
+        windows = min(present(self.name, "operand", types[0]).elements(1), outs[0].elements(1))  # the output forward, dy backward
+        return Cost(flops=windows * attrs["kernel_h"] * attrs["kernel_w"])
 
 
 def _meets_input(w: Window, position: int) -> bool:

@@ -13,7 +13,6 @@ from wiesel.ops.arguments import TensorLike, normalize_axes, present, require_dt
 from wiesel.ops.base import Cost, Op, register
 from wiesel.ops.dispatch import call
 from wiesel.ops.kinds import reduce_number
-from wiesel.ops.shape import dense_strides
 
 if TYPE_CHECKING:
     from wiesel.program.emit import Emitter
@@ -61,7 +60,7 @@ class Reduce(Op):
         assert x is not None
         axes = normalize_axes(self.name, node.attrs["axes"], x.type.rank)
         kept = _kept_shape(x.shape, axes)
-        out = em.tensor(y) if y.shape == kept else em.view(y, kept, dense_strides(kept), 0)
+        out = em.tensor(y) if y.shape == kept else em.view(y, kept)
         em.step("reduce", [em.tensor(x)], [out], kind=reduce_number(node.attrs["kind"]), axes=sum_of_bits(axes))
 
     def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wiesel.graph.ir import BATCH, Builder, Node, Type, Value
+from wiesel.graph.ir import BATCH, Builder, Node, Type, Value, dense_strides
 from wiesel.graph.tensor import Tensor
 from wiesel.ops.arguments import TensorLike, normalize_axes, present, shape_of, show
 from wiesel.ops.base import Cost, Op, register
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from wiesel.program.emit import Emitter
 
 _ANY = ("f32", "u8", "i8", "i32")
-
-
-def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides, in elements, of a tensor in row order; that of the leading axis does not depend on the batch extent."""
-    strides = [1] * len(shape)
-    for axis in range(len(shape) - 2, -1, -1):
-        strides[axis] = strides[axis + 1] * shape[axis + 1]
-    return tuple(strides)
 
 
 def broadcast_strides(shape: Sequence[int], out: Sequence[int]) -> tuple[int, ...]:

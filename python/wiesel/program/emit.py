@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wiesel import _core
-from wiesel.graph.ir import BATCH, ENTRIES, NUMPY_DTYPES, Value
+from wiesel.graph.ir import BATCH, ENTRIES, NUMPY_DTYPES, Value, dense_strides
 from wiesel.program.layout import align
 
 VERSION = 0
@@ -163,13 +163,6 @@ class Emitter:
             found = self._names[name] = self._names_size
             self._names_size += len(name.encode()) + 1
         return found
-
-
-def dense_strides(dims: Sequence[int]) -> tuple[int, ...]:
-    strides = [1] * len(dims)
-    for axis in range(len(dims) - 2, -1, -1):
-        strides[axis] = strides[axis + 1] * dims[axis + 1]
-    return tuple(strides)
 
 
 def encode_consts(values: Sequence[Value]) -> tuple[dict[Value, Place], bytes]:
