@@ -305,6 +305,15 @@ def test_conv2d_against_torch(x: tuple[int, ...], kernel: tuple[int, int, int], 
     np.testing.assert_allclose(found["d1"], tw.grad.numpy().transpose(2, 3, 1, 0), atol=1e-10)
 
 
+@pytest.mark.parametrize("kw", [{}, {"stride": 3, "padding": 1, "output_padding": 2}, {"groups": 2, "dilation": 2}])
+def test_conv_transpose2d_against_torch(kw: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    x, w = normal((2, 4, 5, 4)), normal((3, 2, 3, 4), 1)
+    y = torch.nn.functional.conv_transpose2d(torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(w.transpose(3, 2, 0, 1).copy()), **kw)
+    ours = evaluate(lambda x, w: ops.conv_transpose2d(x, w, **kw), x, w)
+    np.testing.assert_allclose(ours, y.numpy().transpose(0, 2, 3, 1), atol=1e-10)
+
+
 def _torch_padding(padding: Any) -> tuple[int, int, int, int]:
     from wiesel.ops.geometry import split_padding
 

@@ -142,6 +142,11 @@ def test_s82_share_of_zeros_and_new_masks() -> None:
     np.testing.assert_array_equal(dropout_mask((3, 100), rate, sample=4)[1], dropout_mask((1, 100), rate, sample=5)[0])
 
 
+def test_two_dropouts_of_one_layer_differ() -> None:
+    first, second = evaluate(lambda x: (ops.dropout(x), ops.dropout(x)), np.ones((2, 100)))
+    assert (first != second).any()
+
+
 def test_s84_the_expectation_stays() -> None:
     y = evaluate(lambda x: ops.dropout(x, 0.5), np.ones((100, 1000)))
     assert abs(y.mean() - 1) < 0.02

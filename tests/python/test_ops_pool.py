@@ -171,3 +171,22 @@ def test_functions_of_arrays() -> None:
 def test_bad_pooling_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+def test_pooling_against_torch(ceil: bool) -> None:
+    torch = pytest.importorskip("torch")
+    x = normal((2, 9, 12, 3))
+    tx = torch.tensor(x.transpose(0, 3, 1, 2))
+    fit = "pad" if ceil else "floor"
+    pairs = [
+        (lambda x: ops.max_pool2d(x, 3, stride=2, fit=fit), torch.nn.functional.max_pool2d(tx, 3, 2, ceil_mode=ceil)),
+        (lambda x: ops.max_pool2d(x, 2, stride=1, dilation=2, padding=1), torch.nn.functional.max_pool2d(tx, 2, 1, 1, 2)),
+        (lambda x: ops.avg_pool2d(x, 3, stride=2, padding=1), torch.nn.functional.avg_pool2d(tx, 3, 2, 1)),
+        (
+            lambda x: ops.avg_pool2d(x, 3, stride=2, padding=1, count_padding=False),
+            torch.nn.functional.avg_pool2d(tx, 3, 2, 1, count_include_pad=False),
+        ),
+    ]
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(evaluate(ours, x), theirs.numpy().transpose(0, 2, 3, 1), atol=1e-12)

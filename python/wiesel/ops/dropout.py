@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from wiesel import random
-from wiesel.graph.build import current_trace
 from wiesel.graph.ir import Builder, Node, Type, Value
 from wiesel.graph.tensor import Tensor
 from wiesel.ops.arguments import TensorLike, present, require_dtype
@@ -93,8 +92,8 @@ class Dropout(Op):
 def dropout(x: TensorLike, rate: float = 0.5, *, seed: int = 0, step: int = 0) -> Any:
     """Sets a share ``rate`` of the elements to 0, and divides the others by ``1 - rate`` so that the expectation stays.
 
-    On a symbolic tensor, which ones depends on the trainer's seed and step, the layer's path and the sample; ``seed`` and ``step`` are for
-    arrays. Apply it in training only.
+    On a symbolic tensor, which ones depends on the trainer's seed and step, the layer's path (and how often dropout was applied there) and
+    the sample; ``seed`` and ``step`` are for arrays. Apply it in training only.
 
     >>> int((dropout(np.ones((1, 1000)), 0.25) == 0).sum())
     253
@@ -102,9 +101,16 @@ def dropout(x: TensorLike, rate: float = 0.5, *, seed: int = 0, step: int = 0) -
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate must be at least 0 and below 1, got {rate}")
     if isinstance(x, Tensor):
-        return call("dropout", [x], {"rate": float(rate), "stream": random.stream(current_trace().path)})
+        return call("dropout", [x], {"rate": float(rate), "stream": random.stream(_stream_name(x))})
     array = np.asarray(x)
     if array.ndim == 0:
         raise ValueError("dropout: x needs a leading axis of samples")
     keep = dropout_mask(array.shape, rate, seed=seed, step=step)
     return call("binary", [array, keep * np.float32(1 / (1 - rate))], {"kind": "mul"})
+
+
+def _stream_name(x: Tensor) -> str:
+    """The running layer's path; from its second dropout on with ``@2`` …, so that no two have the same mask."""
+    path = x.trace.path
+    before = sum(node.op.name == "dropout" and node.path == path for node in x.trace.graph.nodes)
+    return f"{path}@{before + 1}" if before else path
