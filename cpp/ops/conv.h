@@ -44,9 +44,10 @@ inline bool is_packed(const Tensor& w) {
 // The kernels that a step runs on: those of its run, or the reference ones where its algorithm is `ref`.
 const Kernels& conv_kernels(const Step& step, const Kernels& kernels);
 
-// The algorithm of a step whose attribute asks for one or leaves it to the op: `ref`, `depthwise` where it applies and w is canonical, else
-// `direct`. Writes the others' reasons to choice->refused unless choice is null.
-Algorithm conv_algorithm(const Step& step, const ConvShape& shape, const Tensor& w, Choice* choice);
+// The algorithm of a step in a direction: the one that its attribute asks for (verified before), or for `automatic` the quickest by the
+// cost models that can compute it. `w` is the weight operand: packed bytes without an attribute are direct's. Writes the others' reasons to
+// choice->refused unless choice is null.
+Algorithm conv_algorithm(const Step& step, const ConvShape& shape, ConvDirection direction, const Tensor& w, Choice* choice);
 
 // Along one axis, the output positions that read inside the input at kernel offset k*dil: the o in [0, out) with 0 <= o*stride - pad +
 // offset < in.
@@ -61,18 +62,19 @@ struct ConvEpilogueOperands {
 };
 
 // --- packed weights -----------------------------------------------------------------------------------------------------------------
-// Packed weights are the B operand of brgemm: [group][panel][tap][k][width] with zeros in the columns past the last channel. Forward: k
-// runs over ic/g and the columns over oc/g; backward-data: the other way round, and taps are ordered by phase (conv_bwd_data.cc).
+// Packed weights are the B operand of brgemm: for direct convolution [group][panel][tap][k][width] (conv_direct.h), for Winograd
+// [place][panel][k][width] (winograd.h), with zeros in the columns past the last channel. Forward: k runs over ic/g and the columns over
+// oc/g; backward-data: the other way round.
 
 // Bytes of the packed weights for a direction: the same on every ISA.
-int64_t conv_packed_bytes(const ConvShape& shape, ConvDirection direction);
+int64_t conv_packed_bytes(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);
 
 // The packed weights behind operand `w`: its own bytes, or, where w is canonical, packed into *scratch, which is moved past them.
-const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const Tensor& w,
-                                 char** scratch);
+const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction,
+                                 Algorithm algorithm, const Tensor& w, char** scratch);
 
 // Packs canonical `w` for `direction` into `packed`; parallel.
-void conv_pack_weights(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const float* w,
-                       float* packed);
+void conv_pack_weights(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, Algorithm algorithm,
+                       const float* w, float* packed);
 
 }  // namespace wl

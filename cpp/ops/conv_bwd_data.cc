@@ -1,6 +1,7 @@
 // conv_bwd_data: dx = the gradient of a convolution with respect to its input; also the forward of a transposed convolution.
 #include "ops/conv_direct.h"
 #include "ops/depthwise.h"
+#include "ops/winograd.h"
 
 namespace wl {
 
@@ -24,19 +25,24 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const Operands o(step);
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, all);
-  choice->algorithm = conv_algorithm(step, s, o.w, choice);
+  choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, choice);
   if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
-  conv_direct_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
-  if (!is_packed(o.w)) choice->workspace += conv_packed_bytes(s, ConvDirection::bwd_data);
+  if (is_winograd(choice->algorithm))
+    winograd_choose(s, ConvDirection::bwd_data, choice->algorithm, kernels, threads, choice);
+  else
+    conv_direct_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
+  if (!is_packed(o.w)) choice->workspace += choice->packed;
 }
 
 void run(const Step& step, const Run& run) {
   const Operands o(step);
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, *run.kernels);
-  if (conv_algorithm(step, s, o.w, nullptr) == Algorithm::depthwise) return depthwise_bwd_data(run, kernels, s, o.dy, o.w.f32(), o.dx);
+  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, nullptr);
+  if (algorithm == Algorithm::depthwise) return depthwise_bwd_data(run, kernels, s, o.dy, o.w.f32(), o.dx);
   char* scratch = run.workspace;
-  const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::bwd_data, o.w, &scratch);
+  const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::bwd_data, algorithm, o.w, &scratch);
+  if (is_winograd(algorithm)) return winograd_bwd_data(run, kernels, s, algorithm, o.dy, packed, o.dx, scratch);
   conv_direct(run, kernels, s, ConvDirection::bwd_data, o.dy, packed, o.dx, {}, scratch);
 }
 

@@ -41,6 +41,7 @@ struct Sweep {
   int64_t parts;
   int64_t blocks_m, blocks_y, blocks_n;  // of the product per group: cuts of `run`, of taps_y, of the output channels
   bool pack;                             // dy through a packed panel
+  bool pack_x;                           // x too: where each pixel's channels are read once per block of output channels
 
   int64_t product_rows() const { return taps_y * taps_x * run; }
   int64_t elements() const { return product_rows() * s.oc; }
@@ -48,8 +49,9 @@ struct Sweep {
   int64_t piece_columns() const { return div_up(s.ow, pieces); }
   int64_t copy_columns() const { return (piece_columns() - 1) * s.sw + s.kw; }
   int64_t copy_step() const { return s.ic * (form == Form::patch ? s.kh : 1); }  // between input columns of the copy
-  int64_t x_step() const { return s.sw * (copy ? copy_step() : x_col); }         // between the inputs of neighbouring pixels
-  bool own_layout() const { return form == Form::patch; }                        // partial sums are not in dw's order
+  int64_t block_rows() const { return div_up(run, blocks_m); }
+  int64_t x_step() const { return s.sw * (copy ? copy_step() : x_col); }  // between the inputs of neighbouring pixels
+  bool own_layout() const { return form == Form::patch; }                 // partial sums are not in dw's order
 };
 
 int64_t tile_rows(const OuterKernels& k, int64_t columns) {
@@ -117,6 +119,7 @@ Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, const 
   }
   const int64_t uses = div_up(w.run, w.blocks_m * k.rows) * div_up(w.taps_y, w.blocks_y) * w.taps_x;  // of a panel of dy
   w.pack = !w.swapped && (s.ocg() % lanes != 0 || uses >= 8);
+  w.pack_x = w.pack && w.x_step() >= 1024 && w.form == Form::direct && s.taps() == 1 && w.block_rows() > k.rows && s.ocg() / w.blocks_n >= 2 * k.columns;
   return w;
 }
 
@@ -132,6 +135,9 @@ int64_t floats_of(int64_t bytes) {
 // Every size grows with the batch extent, so that workspace planned for N pictures serves n of them.
 int64_t panel_elements(const Sweep& w, const OuterKernels& k) {
   return w.pack ? min_of(kMostPixels, w.s.n * w.s.oh * w.s.ow) * round_up(k.columns, 16) : 0;
+}
+int64_t x_panel_elements(const Sweep& w, const OuterKernels& k) {
+  return w.pack_x ? round_up(min_of(kMostPixels, w.s.n * w.s.oh * w.s.ow) * round_up(w.block_rows(), k.rows), 16) : 0;
 }
 int64_t copy_rows(const Sweep& w) {
   return w.form == Form::patch ? w.chunk_rows : (w.chunk_rows - 1) * w.s.sh + (w.s.kh - 1) * w.s.dilh + 1;
@@ -149,18 +155,19 @@ int64_t runs_elements(const Sweep& w) {
   return floats_of(w.chunk_rows * int64_t(sizeof(OuterRun)));
 }
 int64_t thread_elements(const Sweep& w, const OuterKernels& k) {
-  return panel_elements(w, k) + copy_elements(w, k) + rows_elements(w) + runs_elements(w);
+  return panel_elements(w, k) + x_panel_elements(w, k) + copy_elements(w, k) + rows_elements(w) + runs_elements(w);
 }
 
 struct Scratch {
-  float *panel, *copy;
+  float *panel, *x_panel, *copy;
   Row* rows;
   OuterRun* runs;
 };
 Scratch scratch_of(const Sweep& w, const OuterKernels& k, float* at) {
   Scratch t;
   t.panel = at;
-  t.copy = t.panel + panel_elements(w, k);
+  t.x_panel = t.panel + panel_elements(w, k);
+  t.copy = t.x_panel + x_panel_elements(w, k);
   t.rows = reinterpret_cast<Row*>(t.copy + copy_elements(w, k));
   t.runs = reinterpret_cast<OuterRun*>(t.copy + copy_elements(w, k) + rows_elements(w));
   return t;
@@ -271,27 +278,46 @@ struct Block {
   float* sum;
 };
 
+// Puts the channels of each tile side by side: [tile][pixel][k.rows]. Returns the elements of a tile.
+int64_t pack_x(const Sweep& w, const OuterKernels& k, const Chunk& c, const Block& b, const Scratch& t, int64_t tiles) {
+  OuterTile tile{};
+  fill_runs(w, c, t.rows, 0, 0, b.x, b.dy, &tile, t.runs);
+  constexpr int64_t kTogether = 16;  // pixels whose channels are all put away before the next ones are read
+  for (int64_t r = 0; r < tile.runs; ++r)
+    for (int64_t p = 0; p < tile.count; p += kTogether)
+      for (int64_t i = 0; i < tiles; ++i) {
+        const Range m = piece(b.m.size(), tiles, i);
+        const float* from = t.runs[r].a + p * w.x_step() + b.m.begin + m.begin;
+        float* to = t.x_panel + ((i * tile.runs + r) * tile.count + p) * k.rows;
+        k.pack(min_of(kTogether, tile.count - p), int(m.size()), k.rows, from, w.x_step(), to);
+      }
+  return tile.runs * tile.count * k.rows;
+}
+
 void add_chunk(const Sweep& w, const OuterKernels& k, const Chunk& c, const Block& b, const Scratch& t, bool add) {
   const float* x = w.copy ? t.copy : b.x;
+  const int64_t x_tile = w.pack_x ? pack_x(w, k, c, b, t, div_up(b.m.size(), k.rows)) : 0;
   for (int64_t o = b.n.begin; o < b.n.end; o += k.columns) {
     const int n = int(min_of(k.columns, b.n.end - o));
     if (w.pack)
       for (int64_t r = 0; r < c.rows(); ++r)
         k.pack(c.columns(), n, k.columns, b.dy + o + t.rows[r].dy + c.left * w.dy_col, w.dy_col, t.panel + r * c.columns() * k.columns);
     OuterTile tile{};
-    tile.a_step = w.x_step();
+    tile.a_step = w.pack_x ? k.rows : w.x_step();
     tile.b_step = w.pack ? k.columns : w.dy_col;
     tile.ldc = w.s.oc;
-    const int64_t tiles = div_up(b.m.size(), tile_rows(k, n));
+    const int64_t tiles = div_up(b.m.size(), w.pack_x ? k.rows : tile_rows(k, n));
     for (int64_t ky = b.y.begin; ky < b.y.end; ++ky)
       for (int64_t kx = 0; kx < w.taps_x; ++kx) {
         fill_runs(w, c, t.rows, ky, kx, x, w.pack ? t.panel : b.dy + o, &tile, t.runs);
         if (add && tile.runs == 0) continue;
+        if (w.pack_x)
+          for (int64_t r = 0; r < tile.runs; ++r) t.runs[r].a = t.x_panel + r * tile.count * k.rows;
         float* sum = b.sum + (ky * w.taps_x + kx) * w.run * w.s.oc + o;
         for (int64_t i = 0; i < tiles; ++i) {
           const Range m = piece(b.m.size(), tiles, i);
-          tile.a_offset = b.m.begin + m.begin;
-          k.tile(tile, t.runs, int(m.size()), n, sum + tile.a_offset * w.s.oc, add);
+          tile.a_offset = w.pack_x ? i * x_tile : b.m.begin + m.begin;
+          k.tile(tile, t.runs, int(m.size()), n, sum + (b.m.begin + m.begin) * w.s.oc, add);
         }
       }
   }
@@ -381,7 +407,7 @@ void choose(const Step& step, const Kernels& active, int threads, Choice* choice
   const Tensor &x = *step.in[0], &dy = *step.in[1], &dw = *step.out[0];
   const ConvShape s = conv_shape(step, x, dy, &dw);
   const Kernels& kernels = conv_kernels(step, active);
-  choice->algorithm = conv_algorithm(step, s, dw, choice);
+  choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, choice);
   if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::bwd_weights, kernels, threads, choice);
   if (is_winograd(choice->algorithm)) return winograd_choose(s, ConvDirection::bwd_weights, choice->algorithm, kernels, threads, choice);
   const OuterKernels& k = *kernels.outer;
@@ -391,14 +417,17 @@ void choose(const Step& step, const Kernels& active, int threads, Choice* choice
   snprintf(choice->kernel, sizeof choice->kernel, "outer %dx%d", k.rows, k.columns);
   snprintf(choice->blocking, sizeof choice->blocking, "%s%s: %lld parts of the pixels x %lld blocks of dw, chunks of %lld x %lld pixels%s",
            forms[int(w.form)], w.swapped ? ", exchanged" : "", (long long)w.parts, (long long)(w.tasks() / w.parts),
-           (long long)w.chunk_rows, (long long)w.piece_columns(), w.pack ? ", dy packed" : "");
+           (long long)w.chunk_rows, (long long)w.piece_columns(),
+           w.pack_x ? ", x and dy packed"
+           : w.pack ? ", dy packed"
+                    : "");
 }
 
 void run(const Step& step, const Run& r) {
   const Tensor &x = *step.in[0], &dy = *step.in[1], &dw = *step.out[0];
   const ConvShape s = conv_shape(step, x, dy, &dw);
   const Kernels& kernels = conv_kernels(step, *r.kernels);
-  const Algorithm algorithm = conv_algorithm(step, s, dw, nullptr);
+  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, nullptr);
   if (algorithm == Algorithm::depthwise)
     depthwise_bwd_weights(r, kernels, s, x, dy, dw.f32());
   else if (is_winograd(algorithm))

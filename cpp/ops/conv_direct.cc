@@ -338,7 +338,7 @@ int64_t point_at_outputs(const Phase& phase, const Chunk& chunk, const Tensor& t
 
 }  // namespace
 
-int64_t conv_packed_bytes(const ConvShape& s, ConvDirection direction) {
+int64_t conv_direct_packed_bytes(const ConvShape& s, ConvDirection direction) {
   const ConvView view{s, direction};
   return s.g * s.taps() * view.k() * round_up(view.columns(), 32) * (int64_t)sizeof(float);
 }
@@ -347,7 +347,7 @@ void conv_direct_choose(const ConvShape& s, ConvDirection direction, const Kerne
   const Cut cut = cut_work({s, direction}, *kernels.brgemm);
   static const char* const kForms[] = {"pixels", "rows", "interleaved"};
   choice->workspace += threads * cut.bytes;
-  choice->packed = conv_packed_bytes(s, direction);
+  choice->packed = conv_direct_packed_bytes(s, direction);
   snprintf(choice->kernel, sizeof choice->kernel, "brgemm %s", kernels.brgemm->tile);
   snprintf(choice->blocking, sizeof choice->blocking, "%s, %lld tasks: chunks of %lld pixels x %lld of %lld panels of %lld, %s outside",
            kForms[(int)cut.form], (long long)cut.tasks, (long long)cut.pixels, (long long)div_up(cut.panels, cut.panel_blocks),

@@ -7,11 +7,16 @@
 
 namespace wl {
 
+// The panels [group][panel][tap][k][width] of canonical `w`; backward-data orders the taps by phase.
+int64_t conv_direct_packed_bytes(const ConvShape& shape, ConvDirection direction);
+void conv_direct_pack(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const float* w,
+                      float* packed);
+
 // Bytes of scratch for `threads` threads, and what explain() shows.
 void conv_direct_choose(const ConvShape& shape, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice);
 
 // y = act(correlation of x with the packed weights + bias + residual). Forward: x and y are those of the convolution; backward-data: x is
-// dy and y is dx. `scratch` has the bytes that conv_direct_choose told, `packed` comes from conv_pack_weights for the same direction.
+// dy and y is dx. `scratch` has the bytes that conv_direct_choose told, `packed` comes from conv_direct_pack for the same direction.
 void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const Tensor& x,
                  const float* packed, const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch);
 

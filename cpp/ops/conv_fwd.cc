@@ -1,6 +1,7 @@
 // conv_fwd: y = act(conv(x, w) + bias + residual).
 #include "ops/conv_direct.h"
 #include "ops/depthwise.h"
+#include "ops/winograd.h"
 
 namespace wl {
 
@@ -37,10 +38,13 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const Operands o(step);
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, all);
-  choice->algorithm = conv_algorithm(step, s, o.w, choice);
+  choice->algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, choice);
   if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::fwd, kernels, threads, choice);
-  conv_direct_choose(s, ConvDirection::fwd, kernels, threads, choice);
-  if (!is_packed(o.w)) choice->workspace += conv_packed_bytes(s, ConvDirection::fwd);
+  if (is_winograd(choice->algorithm))
+    winograd_choose(s, ConvDirection::fwd, choice->algorithm, kernels, threads, choice);
+  else
+    conv_direct_choose(s, ConvDirection::fwd, kernels, threads, choice);
+  if (!is_packed(o.w)) choice->workspace += choice->packed;
 }
 
 void run(const Step& step, const Run& run) {
@@ -52,9 +56,11 @@ void run(const Step& step, const Run& run) {
   epilogue.residual = o.residual;
   epilogue.activation = UnaryKind(step.i(AttrKey::activation));
   epilogue.alpha = (float)step.f(AttrKey::alpha), epilogue.beta = (float)step.f(AttrKey::beta);
-  if (conv_algorithm(step, s, o.w, nullptr) == Algorithm::depthwise) return depthwise_fwd(run, kernels, s, o.x, o.w.f32(), o.y, epilogue);
+  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, nullptr);
+  if (algorithm == Algorithm::depthwise) return depthwise_fwd(run, kernels, s, o.x, o.w.f32(), o.y, epilogue);
   char* scratch = run.workspace;
-  const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::fwd, o.w, &scratch);
+  const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::fwd, algorithm, o.w, &scratch);
+  if (is_winograd(algorithm)) return winograd_fwd(run, kernels, s, algorithm, o.x, packed, o.y, epilogue, scratch);
   conv_direct(run, kernels, s, ConvDirection::fwd, o.x, packed, o.y, epilogue, scratch);
 }
 

@@ -2,6 +2,7 @@
 #include "kernels/brgemm/brgemm.h"
 #include "ops/conv_direct.h"
 #include "ops/depthwise.h"
+#include "ops/winograd.h"
 
 namespace wl {
 
@@ -42,18 +43,31 @@ Status verify(const Step& step) {
 void choose(const Step& step, const Kernels& kernels, int, Choice* choice) {
   const ConvShape s = weight_shape(step);
   choice->algorithm = Algorithm(step.i(AttrKey::algorithm, int64_t(Algorithm::direct)));
-  choice->packed = conv_packed_bytes(s, direction_of(step));
+  choice->packed = conv_packed_bytes(s, direction_of(step), choice->algorithm);
   snprintf(choice->kernel, sizeof choice->kernel, "brgemm pack %d", conv_kernels(step, kernels).brgemm->width);
 }
 
 void run(const Step& step, const Run& run) {
   const Kernels& kernels = conv_kernels(step, *run.kernels);
-  conv_pack_weights(run, kernels, weight_shape(step), direction_of(step), step.in[0]->f32(), step.out[0]->f32());
+  conv_pack_weights(run, kernels, weight_shape(step), direction_of(step), Algorithm(step.i(AttrKey::algorithm)), step.in[0]->f32(),
+                    step.out[0]->f32());
 }
 
 }  // namespace
 
-void conv_pack_weights(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const float* w, float* packed) {
+int64_t conv_packed_bytes(const ConvShape& s, ConvDirection direction, Algorithm algorithm) {
+  return is_winograd(algorithm) ? winograd_packed_bytes(s, direction, algorithm) : conv_direct_packed_bytes(s, direction);
+}
+
+void conv_pack_weights(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, Algorithm algorithm,
+                       const float* w, float* packed) {
+  if (is_winograd(algorithm))
+    winograd_pack(run, kernels, s, direction, algorithm, w, packed);
+  else
+    conv_direct_pack(run, kernels, s, direction, w, packed);
+}
+
+void conv_direct_pack(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const float* w, float* packed) {
   const BrgemmKernels& brgemm = *kernels.brgemm;
   const ConvView view{s, direction};
   const int64_t k = view.k(), columns = view.columns(), width = brgemm.panel_width(columns), panels = div_up(columns, width);

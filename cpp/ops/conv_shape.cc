@@ -1,6 +1,10 @@
 // Geometry and verification shared by the convolution ops.
+#include <stdio.h>
+#include <string.h>
+
 #include "ops/conv.h"
 #include "ops/depthwise.h"
+#include "ops/winograd.h"
 
 namespace wl {
 
@@ -65,8 +69,10 @@ Status conv_verify_attributes(const Step& step, const ConvShape& s) {
   WL_CHECK(double(s.taps()) * double(s.icg()) * double(s.oc) <= 1e12, "%s: a weight of %lld x %lld x %lld x %lld is too large", step.path,
            (long long)s.kh, (long long)s.kw, (long long)s.icg(), (long long)s.oc);
   const int64_t algorithm = step.i(AttrKey::algorithm);
-  WL_CHECK(algorithm >= 0 && algorithm <= int64_t(Algorithm::depthwise), "%s: no kernel for algorithm %lld", step.path,
-           (long long)algorithm);
+  WL_CHECK(algorithm >= 0 && algorithm <= int64_t(Algorithm::winograd4) && Algorithm(algorithm) != Algorithm::planar,
+           "%s: no kernel for algorithm %lld", step.path, (long long)algorithm);
+  WL_CHECK(!is_winograd(Algorithm(algorithm)) || winograd_possible(s), "%s: algorithm winograd needs a 3x3 kernel of stride 1 in one group",
+           step.path);
   WL_CHECK(Algorithm(algorithm) != Algorithm::depthwise || depthwise_applies(s),
            "%s: algorithm depthwise needs one input channel per group, not %lld", step.path, (long long)s.icg());
   return Status::good();
@@ -98,7 +104,8 @@ Status conv_verify_weights(const Step& step, const ConvShape& s, const Tensor& w
 
 Status conv_verify_operand(const Step& step, const ConvShape& s, ConvDirection direction, const Tensor& w) {
   if (!is_packed(w)) return conv_verify_weights(step, s, w);
-  const int64_t need = conv_packed_bytes(s, direction);
+  const Algorithm algorithm = Algorithm(step.i(AttrKey::algorithm));
+  const int64_t need = conv_packed_bytes(s, direction, algorithm);
   WL_CHECK(w.rank == 1 && w.strides[0] == 1 && w.dims[0] >= need, "%s: packed weights hold fewer than %lld dense bytes", step.path,
            (long long)need);
   WL_CHECK(w.offset % kCacheLine == 0, "%s: packed weights are not aligned to %lld bytes", step.path, (long long)kCacheLine);
@@ -109,22 +116,59 @@ const Kernels& conv_kernels(const Step& step, const Kernels& kernels) {
   return Algorithm(step.i(AttrKey::algorithm)) == Algorithm::ref ? *find_kernels("ref") : kernels;
 }
 
-Algorithm conv_algorithm(const Step& step, const ConvShape& s, const Tensor& w, Choice* choice) {
-  const Algorithm asked = Algorithm(step.i(AttrKey::algorithm));
-  if (asked == Algorithm::ref || asked == Algorithm::direct) return asked;
-  const char* refusal = !depthwise_applies(s) ? "depthwise: more than one input channel per group"
-                        : is_packed(w)        ? "depthwise: the weight is packed"
-                                              : "";
-  if (choice) snprintf(choice->refused, sizeof choice->refused, "%s", refusal);
-  return *refusal ? Algorithm::direct : Algorithm::depthwise;
+namespace {
+
+// Winograd is chosen where it is clearly quicker by the cost model: its rounding errors are larger.
+constexpr double kWinogradMargin = 0.85;
+
+void refuse(Choice* choice, const char* algorithm, const char* reason) {
+  const size_t used = strlen(choice->refused);
+  snprintf(choice->refused + used, sizeof choice->refused - used, "%s%s: %s", used ? "; " : "", algorithm, reason);
 }
 
-const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const Tensor& w,
-                                 char** scratch) {
+}  // namespace
+
+Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection direction, const Tensor& w, Choice* choice) {
+  const Algorithm asked = Algorithm(step.i(AttrKey::algorithm));
+  if (asked != Algorithm::automatic) return asked;
+  Choice ignored;
+  if (!choice) choice = &ignored;
+  if (is_packed(w)) {
+    refuse(choice, "depthwise, winograd", "the weight is packed for direct");
+    return Algorithm::direct;
+  }
+  if (depthwise_applies(s)) {
+    refuse(choice, "direct, winograd", "one input channel per group");
+    return Algorithm::depthwise;
+  }
+  refuse(choice, "depthwise", "more than one input channel per group");
+  if (!winograd_possible(s)) {
+    refuse(choice, "winograd", s.g > 1 ? "more than one group" : "not a 3x3 kernel of stride 1 without dilation and with padding up to 2");
+    return Algorithm::direct;
+  }
+  Algorithm best = Algorithm::direct;
+  double least = conv_direct_cost(s, direction) * kWinogradMargin;
+  const Algorithm candidates[] = {Algorithm::winograd2, Algorithm::winograd4};
+  for (const Algorithm a : candidates) {
+    const double cost = winograd_cost(s, direction, a);
+    if (cost >= least) continue;
+    best = a;
+    least = cost;
+  }
+  const char* slower =
+      best == Algorithm::direct ? "transforms cost more than they save at these extents" : "more multiply-adds at these extents";
+  if (best != Algorithm::direct) refuse(choice, "direct", slower);
+  if (best != Algorithm::winograd2) refuse(choice, "winograd2", slower);
+  if (best != Algorithm::winograd4) refuse(choice, "winograd4", slower);
+  return best;
+}
+
+const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, Algorithm algorithm,
+                                 const Tensor& w, char** scratch) {
   if (is_packed(w)) return w.f32();
   float* packed = (float*)*scratch;
-  *scratch += conv_packed_bytes(s, direction);
-  conv_pack_weights(run, kernels, s, direction, w.f32(), packed);
+  *scratch += conv_packed_bytes(s, direction, algorithm);
+  conv_pack_weights(run, kernels, s, direction, algorithm, w.f32(), packed);
   return packed;
 }
 

@@ -213,11 +213,10 @@ int64_t correlate_workspace(const Correlation& g, int threads) {
 }
 
 void correlate(const Run& run, const Kernels& kernels, const Correlation& g, const Tensor& in, const float* packed, const Tensor& out,
-               const ConvEpilogueOperands& epilogue) {
-  float* zeros = reinterpret_cast<float*>(run.workspace);
+               const ConvEpilogueOperands& epilogue, char* scratch) {
+  float* zeros = reinterpret_cast<float*>(scratch);
   memset(zeros, 0, size_t(g.k) * 4);
-  char* scratch = run.workspace + round_up(g.k * 4, kCacheLine);
-  (g.team() ? correlate_team : correlate_fused)(run, kernels, g, in, packed, out, epilogue, zeros, scratch);
+  (g.team() ? correlate_team : correlate_fused)(run, kernels, g, in, packed, out, epilogue, zeros, scratch + round_up(g.k * 4, kCacheLine));
 }
 
 // --- backward-weights ---------------------------------------------------------------------------------------------------------------
@@ -311,13 +310,13 @@ void winograd_pack(const Run& run, const Kernels& kernels, const ConvShape& s, C
 }
 
 void winograd_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, Algorithm algorithm, const Tensor& x, const float* packed,
-                  const Tensor& y, const ConvEpilogueOperands& epilogue) {
-  correlate(run, kernels, correlation(s, ConvDirection::fwd, algorithm), x, packed, y, epilogue);
+                  const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch) {
+  correlate(run, kernels, correlation(s, ConvDirection::fwd, algorithm), x, packed, y, epilogue, scratch);
 }
 
 void winograd_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, Algorithm algorithm, const Tensor& dy,
-                       const float* packed, const Tensor& dx) {
-  correlate(run, kernels, correlation(s, ConvDirection::bwd_data, algorithm), dy, packed, dx, {});
+                       const float* packed, const Tensor& dx, char* scratch) {
+  correlate(run, kernels, correlation(s, ConvDirection::bwd_data, algorithm), dy, packed, dx, {}, scratch);
 }
 
 void winograd_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, Algorithm algorithm, const Tensor& x,

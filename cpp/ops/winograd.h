@@ -35,11 +35,11 @@ int64_t winograd_packed_bytes(const ConvShape& shape, ConvDirection direction, A
 void winograd_pack(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, Algorithm algorithm,
                    const float* w, float* packed);
 
-// y = act(conv(x, w) + bias + residual)
+// y = act(conv(x, w) + bias + residual). `scratch` has the bytes that winograd_choose told; backward-weights uses run.workspace.
 void winograd_fwd(const Run& run, const Kernels& kernels, const ConvShape& shape, Algorithm algorithm, const Tensor& x, const float* packed,
-                  const Tensor& y, const ConvEpilogueOperands& epilogue);
+                  const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch);
 void winograd_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& shape, Algorithm algorithm, const Tensor& dy,
-                       const float* packed, const Tensor& dx);
+                       const float* packed, const Tensor& dx, char* scratch);
 void winograd_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& shape, Algorithm algorithm, const Tensor& x,
                           const Tensor& dy, float* dw);
 

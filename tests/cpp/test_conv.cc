@@ -113,7 +113,7 @@ struct Variant {
   int64_t gap = 0;
   bool exact = true, packed = true, epilogue = false;
   int threads = 1;
-  wl::Algorithm algorithm = wl::Algorithm::automatic;
+  wl::Algorithm algorithm = wl::Algorithm::direct;
 };
 
 // The weight operand of a direction: canonical, or packed by conv_pack.
@@ -121,7 +121,7 @@ struct Weight {
   Guarded<char> bytes;
   Tensor t;
   Weight(const Kernels& kernels, Data& d, ConvDirection direction, const Variant& v)
-      : bytes(v.packed ? wl::conv_packed_bytes(d.s, direction) : 0, wl::kCacheLine),
+      : bytes(v.packed ? wl::conv_packed_bytes(d.s, direction, v.algorithm) : 0, wl::kCacheLine),
         t(tensor(d.w.data(), {d.s.kh, d.s.kw, d.s.icg(), d.s.oc})) {
     if (!v.packed) return;
     Tensor packed = tensor(bytes.data(), {bytes.size()}, wl::DType::u8);

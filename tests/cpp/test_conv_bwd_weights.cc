@@ -98,7 +98,7 @@ int main() {
     for (const Case& c : read_cases(file)) {
       const Geometry g(c);
       for_each_kernels([&](const Kernels& kernels) {
-        test_exact(g, kernels, false, 1, wl::Algorithm::automatic);
+        test_exact(g, kernels, false, 1, wl::Algorithm::direct);
         test_exact(g, kernels, true, 3, wl::Algorithm::direct);
         test_bits(g, kernels);
       });

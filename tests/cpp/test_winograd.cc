@@ -82,7 +82,7 @@ void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
     winograd_pack(workspace.run, kernels, p.s, ConvDirection::fwd, a, p.w.data(), packed.data());
     ConvEpilogueOperands epilogue;
     epilogue.bias = bias.data(), epilogue.residual = &r, epilogue.activation = UnaryKind::relu;
-    winograd_fwd(workspace.run, kernels, p.s, a, x, packed.data(), y, epilogue);
+    winograd_fwd(workspace.run, kernels, p.s, a, x, packed.data(), y, epilogue, workspace.memory.data());
     compare(p.y, want, double(9 * p.s.ic), p, kernels, a, "forward");
     CHECK(packed.intact() && workspace.memory.intact());
   }
@@ -95,7 +95,8 @@ void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
     Guarded<float> packed(winograd_packed_bytes(p.s, ConvDirection::bwd_data, a) / 4, 64);
     Workspace workspace(p, ConvDirection::bwd_data, a, kernels, threads);
     winograd_pack(workspace.run, kernels, p.s, ConvDirection::bwd_data, a, p.w.data(), packed.data());
-    winograd_bwd_data(workspace.run, kernels, p.s, a, y, packed.data(), harness::tensor(dx.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic}));
+    winograd_bwd_data(workspace.run, kernels, p.s, a, y, packed.data(), harness::tensor(dx.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic}),
+                      workspace.memory.data());
     compare(dx, want, double(9 * p.s.oc), p, kernels, a, "backward-data");
     CHECK(packed.intact() && workspace.memory.intact());
   }
