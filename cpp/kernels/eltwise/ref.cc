@@ -109,9 +109,9 @@ float row_max(int64_t n, const float* x) {
   return m;
 }
 float row_sum_exp(int64_t n, const float* x, float m) {
-  float sum = 0;
+  double sum = 0;
   for (int64_t c = 0; c < n; ++c) sum += exp_of(x[c] - m);
-  return sum;
+  return (float)sum;
 }
 
 void softmax_ref(bool log, int64_t rows, int64_t classes, const float* x, int64_t x_row, float* y, int64_t y_row) {

@@ -8,7 +8,7 @@ namespace WL_ISA {
 namespace {
 
 constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
-constexpr int64_t kTile = 8192;      // elements of a tile of rows that stays in cache between two sweeps
+constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are added up before they join the others
 
 WL_INLINE f32v max_nan(f32v m, f32v x) {
   return select((x > m) | (x != x), x, m);
@@ -174,36 +174,41 @@ void merge_moments_kernel(int64_t channels, double n_a, float* mean_a, float* m2
   });
 }
 
-// Two sweeps over a tile that stays in cache: sums, then squares about the tile's own mean.
+// One sweep: sums of d = x - pilot and of d², where the pilot is the mean of the tile's first k rows. About the tile's own mean,
+// n (mean - pilot)² <= M2 n / k, so at most a factor n / k of precision is lost, whatever the data; tiles keep n / k below about 130.
 WL_INLINE void tile_moments(int64_t rows, int64_t channels, const float* x, int64_t x_row, const float* shift, float* mean, float* m2) {
-  const int64_t merge = merge_of(rows, channels, x_row == channels);
-  float centre[kMaxWidth], about[kMaxWidth];
-  const auto make = [&](bool squares) {
-    return [=, &centre, &about](int64_t merged_by, int64_t first) {
-      const float* p = x + first * x_row;
-      const float *s = merged_by > 1 ? centre : shift, *m = merged_by > 1 ? about : mean;
-      return [=](int64_t r, int64_t i, auto at, f32v* out) {
-        const f32v d = at.get(p + r * merged_by * x_row + i) - at.get(s + i);
-        const f32v e = squares ? d - at.get(m + i) : d;
-        out[0] = squares ? e * e : e;
-      };
+  const int64_t merge = merge_of(rows, channels, x_row == channels), pilot_rows = rows < 4 * merge ? rows : 4 * merge;
+  float pilot[kMaxWidth], repeated[kMaxWidth], sum[kMaxWidth], squares[kMaxWidth];
+  const auto value = [x, x_row](int64_t by, int64_t first) {
+    return [p = x + first * x_row, row = by * x_row](int64_t r, int64_t i, auto at, f32v* s) { s[0] = at.get(p + r * row + i); };
+  };
+  clear(channels, pilot);
+  add_rows<1>(pilot_rows, channels, merge, value, {pilot});
+  for (int64_t c = 0; c < channels; ++c) pilot[c] = pilot[c] / (float)pilot_rows;
+  const float* about = repeat(pilot, channels, merge, repeated);
+  const auto terms = [&](int64_t by, int64_t first) {
+    return [p = x + first * x_row, row = by * x_row, a = by > 1 ? about : pilot](int64_t r, int64_t i, auto at, f32v* s) {
+      const f32v d = at.get(p + r * row + i) - at.get(a + i);
+      s[0] = d;
+      s[1] = d * d;
     };
   };
-  repeat(shift, channels, merge, centre);
-  clear(channels, mean);
-  add_rows<1>(rows, channels, merge, make(false), {mean});
+  clear(channels, sum);
+  clear(channels, squares);
+  add_rows<2>(rows, channels, merge, terms, {sum, squares});
   const float count = (float)rows;
-  for (int64_t c = 0; c < channels; ++c) mean[c] = mean[c] / count;
-  repeat(mean, channels, merge, about);
-  clear(channels, m2);
-  add_rows<1>(rows, channels, merge, make(true), {m2});
+  for (int64_t c = 0; c < channels; ++c) {
+    const float offset = sum[c] / count, excess = squares[c] - offset * sum[c];
+    mean[c] = (pilot[c] - shift[c]) + offset;
+    m2[c] = excess < 0.0f ? 0.0f : excess;  // NaN stays
+  }
 }
 
 void moments_kernel(int64_t rows, int64_t channels, const float* x, int64_t x_row, const float* shift, float* mean, float* m2) {
   float tile_mean[kMaxWidth], tile_m2[kMaxWidth];
   for (int64_t c0 = 0; c0 < channels; c0 += kMaxWidth) {
-    const int64_t n = channels - c0 < kMaxWidth ? channels - c0 : kMaxWidth, whole = 2 * kTile / n;
-    const int64_t per_tile = whole > 32 ? whole : 32;
+    const int64_t n = channels - c0 < kMaxWidth ? channels - c0 : kMaxWidth;
+    const int64_t per_tile = 2 * kTile / n > 128 ? 2 * kTile / n : 128;
     for (int64_t begin = 0; begin < rows; begin += per_tile) {
       const int64_t m = rows - begin < per_tile ? rows - begin : per_tile;
       const float* p = x + c0 + begin * x_row;
