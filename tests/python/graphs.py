@@ -39,7 +39,9 @@ def arrays_for(graph: Graph, n: int = 3, seed: int = 0, dtype: Any = np.float64)
     return {name: make(name, value) for table in tables for name, value in table.items()}
 
 
-def conv_block(t: Trace, x: Tensor, path: str, channels: int, *, stride: int = 1, norm: bool = True, residual: Tensor | None = None) -> Tensor:
+def conv_block(
+    t: Trace, x: Tensor, path: str, channels: int, *, stride: int = 1, norm: bool = True, residual: Tensor | None = None
+) -> Tensor:
     """Convolution, batch normalisation (of the batch in training, with running statistics), residual, ReLU."""
     with t.scope(path):
         w = t.param("conv.weight", Type((3, 3, x.shape[3], channels)))
@@ -88,7 +90,8 @@ UNARY = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "elu", "silu", "gelu"
 @st.composite
 def random_graphs(draw: st.DrawFn, *, gradients: bool = True) -> Graph:
     """A random feed-forward graph over pictures with every shape of reuse: several readers, residuals, fetches in the middle."""
-    steps = draw(st.lists(st.tuples(st.sampled_from(["conv", "unary", "add", "mul", "bn", "pool", "bias"]), st.integers(0, 99)), min_size=1, max_size=9))
+    kinds = st.sampled_from(["conv", "unary", "add", "mul", "bn", "pool", "bias"])
+    steps = draw(st.lists(st.tuples(kinds, st.integers(0, 99)), min_size=1, max_size=9))
     fetched = draw(st.lists(st.integers(0, 99), max_size=2))
     channels = draw(st.integers(1, 5))
     with Trace(training=True) as t:
@@ -125,7 +128,9 @@ def _random_step(t: Trace, what: str, pick: int, a: Tensor, b: Tensor, channels:
     return found
 
 
-def run_native(graph: Graph, arrays: Mapping[str, Any], *, planned: int, n: int, fetches: list[str] | None = None, **options: Any) -> dict[str, Any]:
+def run_native(
+    graph: Graph, arrays: Mapping[str, Any], *, planned: int, n: int, fetches: list[str] | None = None, **options: Any
+) -> dict[str, Any]:
     """What ``run_reference`` gives, from a compiled program planned for ``planned`` samples and run on ``n``."""
     from wiesel import _core
     from wiesel.program.compile import ENTRY_BITS, compile_graph

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from graphs import arrays_for, conv_block, random_graphs, residual_net, trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphs import arrays_for, conv_block, random_graphs, residual_net, trace
 from wiesel import ops
 from wiesel.graph.build import Trace
 from wiesel.graph.ir import BATCH, Graph, Type
@@ -153,7 +153,14 @@ def test_rules_of_ops_with_several_inputs():
     assert b not in found
 
 
-@pytest.mark.parametrize(("rule", "message"), [(lambda x, y, dy: (dy, dy), "2 gradients for 1"), (lambda x, y, dy: 3.0, "symbolic"), (lambda x, y, dy: ops.sum(dy), "gives f32")])
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (lambda x, y, dy: (dy, dy), "2 gradients for 1"),
+        (lambda x, y, dy: 3.0, "symbolic"),
+        (lambda x, y, dy: ops.sum(dy), "gives f32"),
+    ],
+)
 def test_wrong_rules_are_refused(rule, message):
     graph = trace(lambda t: ops.sum(ops.relu(t.input("x", Type((3,))))))
     with pytest.raises((ValueError, TypeError), match=message):

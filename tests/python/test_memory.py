@@ -3,10 +3,10 @@
 import random
 
 import pytest
-from graphs import random_graphs, residual_net, trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphs import random_graphs, residual_net, trace
 from wiesel import ops
 from wiesel.graph.ir import BATCH, Graph, Type
 from wiesel.passes.memory import Storage, _by_size, _by_time, assign_offsets, peak_bytes, plan_memory
@@ -180,7 +180,7 @@ def test_layout_keeps_offsets_when_parameters_are_frozen():
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_storage_sizes_follow_the_planned_batch(n):
-    graph, _, _, storages = planned(residual_net(False), n)
+    _, _, _, storages = planned(residual_net(False), n)
     for storage in storages:
         assert storage.nbytes >= max(value.type.nbytes(n) for value in storage.values)
         assert storage.nbytes % ALIGNMENT == 0

@@ -138,8 +138,9 @@ def _regions(graph: Graph, rules: Mapping[str, Rule], seeds: Mapping[Value, Valu
         if len(leaving) != 1:
             names = ", ".join(repr(value) for value in leaving)
             raise ValueError(f"a rule for module {path!r} needs one tensor that leaves it, there are {len(leaving)} ({names})")
-        entering = {v: None for node in nodes for v in node.inputs if v is not None and v.kind in ("input", "node") and v.producer not in inside}
-        regions |= dict.fromkeys(nodes, _Region(rule, tuple(entering), leaving[0]))
+        read = [value for node in nodes for value in node.inputs if value is not None and value.kind in ("input", "node")]
+        entering = tuple(dict.fromkeys(value for value in read if value.producer not in inside))
+        regions |= dict.fromkeys(nodes, _Region(rule, entering, leaving[0]))
     return regions
 
 

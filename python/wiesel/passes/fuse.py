@@ -33,6 +33,9 @@ FOLDABLE: Mapping[str, int] = {"conv_fwd": 1, "matmul": 1}
 BN_MASKS = frozenset({"relu", "relu6", "leaky_relu"})
 """Activations whose derivative ``bn_bwd`` takes from y."""
 
+POOL_MASKS = frozenset({"relu", "relu6"})
+"""Activations whose derivative is 0 or 1, so that it may be applied to the parts of a sum or to the sum."""
+
 IDEMPOTENT = frozenset({"relu", "relu6", "abs"})
 
 
@@ -112,8 +115,14 @@ class _Fuser:
 
     def fuse_backward(self) -> None:
         for node in self.graph.nodes:
+            if node.op.name == "unary_bwd" and node.attrs["kind"] in POOL_MASKS:
+                self._mask_pooled(node)
+        for node in self.graph.nodes:
             if node.op.name == "unary_bwd" and node.attrs["kind"] in BN_MASKS:
                 self._fuse_mask(node)
+            elif node.op.name == "pool_max" and node.attrs["index"] and not self._is_read(node.outputs[1]):
+                node.attrs["index"] = False
+                node.outputs = node.outputs[:1]
         self._sweep()
 
     def fold_batch_norm(self) -> None:
@@ -230,6 +239,42 @@ class _Fuser:
                 reader.inputs = tuple(dresidual if value is masked else value for value in reader.inputs)
             self.readers[dresidual] = others
         self.dead.add(node)
+
+    def _mask_pooled(self, node: Node) -> None:
+        """d = mask(y) * pool_max_bwd(dy, index) with the maxima z of y: the mask of y where a maximum was is that of z, so
+        d = pool_max_bwd(mask(z) * dy, index). Masks fewer pixels, and y is not needed for it. The sum of d over all pixels, which is
+        the gradient of a bias, is that of mask(z) * dy."""
+        y, spread = node.inputs
+        assert y is not None
+        assert spread is not None
+        pool_bwd = self._sole_producer(spread, node)
+        if pool_bwd is None or pool_bwd.op.name != "pool_max_bwd":
+            return
+        dy, index = pool_bwd.inputs
+        pool = None if index is None else index.producer
+        if dy is None or index is None or pool is None or pool.op.name != "pool_max" or pool.inputs[0] is not y:
+            return
+        z = pool.outputs[0]
+        masked = Value(z.type, "node", "", pool_bwd)
+        node.op, pool_bwd.op = pool_bwd.op, node.op
+        node.attrs, pool_bwd.attrs = pool_bwd.attrs, node.attrs
+        node.path, pool_bwd.path = pool_bwd.path, node.path
+        pool_bwd.inputs, pool_bwd.outputs = (z, dy), (masked,)
+        node.inputs = (masked, index)
+        self.readers[y] = [reader for reader in self.readers[y] if reader is not node]
+        self.readers[index] = [node if reader is pool_bwd else reader for reader in self.readers[index]]
+        self.readers.setdefault(z, []).append(pool_bwd)
+        self.readers[masked] = [node]
+        d = node.outputs[0]
+        pixels = tuple(range(d.type.rank - 1))
+        for reader in self.readers.get(d, []):
+            if reader.op.name == "reduce" and reader.attrs["kind"] == "sum" and tuple(reader.attrs["axes"]) == pixels:
+                reader.inputs = (masked,)
+                self.readers[masked].append(reader)
+        self.readers[d] = [reader for reader in self.readers.get(d, []) if reader not in self.readers[masked]]
+
+    def _is_read(self, value: Value) -> bool:
+        return value in self.kept or bool(self.readers.get(value))
 
     def _sole_producer(self, value: Value, reader: Node) -> Node | None:
         """The node that makes ``value``, when ``reader`` alone reads it, once, in the same entry."""

@@ -139,7 +139,8 @@ def compile_graph(
     verify(graph, types=False)
     log_stage("placement", graph)
     places, sizes, storages = plan_memory(graph, n, fixed.places)
-    em = Emitter(n, places, {**sizes, "params": layout.param_bytes, "grads": layout.grad_bytes if graph.grads or update else 0, "state": layout.state_bytes})
+    grad_bytes = layout.grad_bytes if graph.grads or update else 0
+    em = Emitter(n, places, {**sizes, "params": layout.param_bytes, "grads": grad_bytes, "state": layout.state_bytes})
     steps = _lower(em, graph)
     if update is not None:
         with em.within("update"):
@@ -159,7 +160,7 @@ def compile_graph(
 
 
 def _lower(em: Emitter, graph: Graph) -> dict[str, list[Node | None]]:
-    """Emits the steps of all nodes; returns per entry what each step is for: the last step of a node stands for it, others for nothing."""
+    """Emits the steps of all nodes; returns per entry which node each step is for: a node's last step stands for it."""
     steps: dict[str, list[Node | None]] = {entry: [] for entry in ENTRIES}
     for node in graph.nodes:
         if node.op.alias:
