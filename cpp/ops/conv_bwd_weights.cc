@@ -25,6 +25,8 @@ constexpr int64_t kChunkPixels = 192, kMostPixels = kChunkPixels * 3 / 2;  // of
 constexpr int64_t kEnoughTasks = 16;
 constexpr int64_t kBlockElements = 1 << 17;  // of dw per task: stays in L2 while the pixels pass by
 
+constexpr int64_t kFarApart = 1024;  // floats: pixels a memory page apart fall into one set of L1
+
 enum class Form { direct, merged, patch };
 
 // One direct backward-weights pass, decided from shape, strides and the widths of the kernel.
@@ -41,7 +43,7 @@ struct Sweep {
   int64_t parts;
   int64_t blocks_m, blocks_y, blocks_n;  // of the product per group: cuts of `run`, of taps_y, of the output channels
   bool pack;                             // dy through a packed panel
-  bool pack_x;                           // x too: where each pixel's channels are read once per block of output channels
+  bool pack_x;                           // x too: where its pixels lie far apart and each is read by several blocks of columns
 
   int64_t product_rows() const { return taps_y * taps_x * run; }
   int64_t elements() const { return product_rows() * s.oc; }
@@ -119,7 +121,8 @@ Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, const 
   }
   const int64_t uses = div_up(w.run, w.blocks_m * k.rows) * div_up(w.taps_y, w.blocks_y) * w.taps_x;  // of a panel of dy
   w.pack = !w.swapped && (s.ocg() % lanes != 0 || uses >= 8);
-  w.pack_x = w.pack && w.x_step() >= 1024 && w.form == Form::direct && s.taps() == 1 && w.block_rows() > k.rows && s.ocg() / w.blocks_n >= 2 * k.columns;
+  w.pack_x = w.pack && w.x_step() >= kFarApart && w.form == Form::direct && s.taps() == 1 && w.block_rows() > k.rows &&
+             s.ocg() / w.blocks_n >= 2 * k.columns;
   return w;
 }
 
