@@ -44,6 +44,7 @@ class Traced:
     graph: Graph
     inputs: dict[str, np.ndarray]
     outputs: int
+    winograd: bool = False  # whether the last native program had a Winograd convolution
 
     def reference(self) -> dict[str, np.ndarray]:
         return run_reference(self.graph, self.inputs)
@@ -55,6 +56,7 @@ class Traced:
 
         batch = next((a.shape[0] for name, a in self.inputs.items() if self.graph.inputs[name].type.has_batch), 1)
         compiled = compile_graph(self.graph, n=n or batch, training=True)
+        self.winograd = any(str(node.attrs.get("algorithm")).startswith("winograd") for node in compiled.graph.nodes)
         instance = _core.Instance(compiled.program, isa=isa, threads=threads)
         bound = [np.asarray(self.inputs[slot.name], dtype=_NATIVE[slot.type.dtype], order="C") for slot in compiled.inputs]
         results = [np.full(slot.type.concrete(batch), 7, _NATIVE[slot.type.dtype]) for slot in compiled.outputs]
@@ -157,7 +159,8 @@ def check_native(
     """``fn`` and its gradients on ``isa`` (or several) against the references in float64.
 
     ``exact``: operands and seeds are small integers, whose results float32 holds exactly. Otherwise the error is at most
-    ``8 * eps * k`` of the largest magnitude of each result, k being the number of terms that make one element.
+    ``8 * eps * k`` of the largest magnitude of each result, k growing with the number of terms that make one element. Winograd's
+    transforms multiply by fractions and cancel, so with them the bound is 16 times as wide and never 0.
     """
     traced = trace(fn, *arrays, gradient=gradient, batch=batch, seed=1 if exact else 0)
     for name in traced.inputs:  # what float32 can hold, so that both sides see the same numbers
@@ -167,11 +170,11 @@ def check_native(
     for level in [isa] if isinstance(isa, str) else isa:
         found = traced.native(level)
         for name, array in expected.items():
-            if exact:
+            if exact and not traced.winograd:
                 np.testing.assert_array_equal(found[name], array, err_msg=f"{name} on {level}")
             else:
                 finite = np.abs(array[np.isfinite(array)])
-                bound = 8 * EPS * k * max(float(finite.max(initial=0)), 1e-6)
+                bound = (128 if traced.winograd else 8) * EPS * k * max(float(finite.max(initial=0)), 1e-6)
                 np.testing.assert_allclose(found[name], array, rtol=0, atol=bound, err_msg=f"{name} on {level}")
 
 
