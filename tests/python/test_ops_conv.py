@@ -150,6 +150,21 @@ def test_s39_translation_moves_the_map() -> None:
     np.testing.assert_array_equal(moved[:, 2:, 1:], y[:, :-2, :-1])
 
 
+@every_isa()
+def test_s39_direct_convolutions_move_bit_for_bit(isa: str) -> None:
+    x, w = normal((1, 24, 24, 16)).astype(np.float32), normal((3, 3, 16, 32), 1).astype(np.float32)
+
+    def run(x: np.ndarray, algorithm: str) -> np.ndarray:
+        return trace(lambda x, w: ops.conv2d(x, w, algorithm=algorithm), x, w, batch=[0]).native(isa)["y0"]
+
+    moved = np.roll(x, (2, 1), (1, 2))
+    np.testing.assert_array_equal(run(moved, "direct")[:, 2:, 1:], run(x, "direct")[:, :-2, :-1])
+    np.testing.assert_allclose(run(x, "winograd4"), run(x, "direct"), atol=2e-4)
+    np.testing.assert_allclose(run(x, "winograd2"), run(x, "direct"), atol=5e-5)
+    if isa != "ref":
+        np.testing.assert_allclose(run(x, "ref"), run(x, "direct"), atol=5e-5)
+
+
 def test_s43_two_convolutions_without_activation_are_one() -> None:
     x, w1, w2 = normal((1, 7, 7, 1)), normal((3, 3, 1, 1)), normal((3, 3, 1, 1), 1)
     composed = evaluate(lambda a, b: ops.conv2d(a, b, padding="full"), w1.transpose(2, 0, 1, 3), w2[::-1, ::-1])
@@ -278,6 +293,7 @@ def test_functions_of_arrays() -> None:
         (lambda: ops.conv2d(np.zeros((1, 9, 9, 4)), np.zeros((3, 3, 4, 3)), groups=0), "groups must be"),
         (lambda: ops.conv2d(np.zeros((1, 2, 9, 4)), np.zeros((3, 3, 4, 3))), "padding of at least 1 in total"),
         (lambda: ops.conv2d(np.zeros((1, 9, 9, 4)), np.zeros((3, 3, 4, 3)), np.zeros(4)), r"bias has shape \(4,\), expected \(3,\)"),
+        (lambda: ops.conv2d(np.zeros((1, 9, 9, 4)), np.zeros((3, 3, 4, 3)), algorithm="fft"), "algorithm must be one of automatic"),
         (lambda: ops.conv1d(np.zeros((2, 3, 9)), np.zeros((3, 3, 1))), r"x\.transpose\(0, 2, 1\)"),
         (lambda: ops.conv_transpose2d(np.zeros((1, 4, 4, 2)), np.zeros((3, 3, 1, 2)), output_padding=1), "less than the stride"),
         (lambda: ops.conv_transpose2d(np.zeros((1, 4, 4, 2)), np.zeros((3, 3, 1, 2)), padding="same"), "must be numbers"),

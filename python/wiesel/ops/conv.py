@@ -40,6 +40,8 @@ WINDOW_DEFAULTS: Mapping[str, Any] = {
 }  # fmt: skip
 """Attributes of a window over height and width. A convolution's kernel extents may be 0: then they are those of its weight."""
 
+ALGORITHMS = ("automatic", "direct", "depthwise", "winograd2", "winograd4", "ref")
+
 _CONV_DEFAULTS: Mapping[str, Any] = {**WINDOW_DEFAULTS, "groups": 1, "algorithm": "automatic"}
 
 
@@ -106,8 +108,9 @@ class _Conv(Op):
 
 
 def _geometry(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """What the directions of one convolution have in common; each chooses its algorithm."""
-    return {name: attrs[name] for name in (*WINDOW_DEFAULTS, "groups")}
+    """What the directions of one convolution have in common. Each chooses its algorithm, unless one was asked for that all have."""
+    algorithm = attrs["algorithm"] if attrs["algorithm"] in ("direct", "ref") else "automatic"
+    return {**{name: attrs[name] for name in WINDOW_DEFAULTS}, "groups": attrs["groups"], "algorithm": algorithm}
 
 
 def _macs(w: Type, positions: int) -> Cost:
@@ -262,6 +265,7 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     fit: Fit = "floor",
+    algorithm: str = "automatic",
 ) -> Any:
     """2-D convolution (cross-correlation) of pictures with filters.
 
@@ -276,6 +280,8 @@ def conv2d(
     padding : int, (vertical, horizontal), ((top, bottom), (left, right)), "valid" ("narrow") = 0, "same" = ceil(h / stride) positions
         with the extra zero at the end (ONNX SAME_UPPER), "same_lower", "full" ("wide") = dilation * (k - 1) on each side.
     fit : what happens where the stride does not fit, see ``wiesel.ops.geometry``.
+    algorithm : "automatic" (chosen by shape), "direct" (the same sums at every position: a moved picture gives moved bits), "winograd2" or
+        "winograd4" (3x3, stride 1, one group), "depthwise" (one input channel per group), "ref".
 
     Returns y (n, oh, ow, oc) with ``oh = (h - d * (kh - 1) - 1 + padding) / stride + 1``. Raises ValueError when shapes do not fit
     together, naming them and the mend.
@@ -289,7 +295,7 @@ def conv2d(
            [2., 4., 3.],
            [2., 3., 4.]], dtype=float32)
     """
-    attrs = _conv2d_attrs("conv2d", shape_of(x), shape_of(w), stride, padding, dilation, groups, fit)
+    attrs = _conv2d_attrs("conv2d", shape_of(x), shape_of(w), stride, padding, dilation, groups, fit, algorithm)
     return call("conv_fwd", [x, w] if b is None else [x, w, b], attrs)
 
 
@@ -303,6 +309,7 @@ def conv2d_backward(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     fit: Fit = "floor",
+    algorithm: str = "automatic",
 ) -> tuple[Any, Any, Any]:
     """Gradients ``(dx, dw, db)`` of ``conv2d`` for its operands, from the gradient ``dy`` of its output. Parameters as there.
 
@@ -313,7 +320,7 @@ def conv2d_backward(
            [1., 2., 1.]], dtype=float32)
     """
     xs = shape_of(x)
-    attrs = _conv2d_attrs("conv2d_backward", xs, shape_of(w), stride, padding, dilation, groups, fit)
+    attrs = _conv2d_attrs("conv2d_backward", xs, shape_of(w), stride, padding, dilation, groups, fit, algorithm)
     dx = call("conv_bwd_data", [dy, w], {**attrs, "in_h": xs[1], "in_w": xs[2]})
     return dx, call("conv_bwd_weights", [x, dy], attrs), reduce.sum(dy, (0, 1, 2))
 
@@ -412,14 +419,16 @@ def _check_groups(op: str, groups: int) -> None:
 
 
 def _conv2d_attrs(
-    op: str, x: tuple[int, ...], w: tuple[int, ...], stride: Any, padding: Padding, dilation: Any, groups: int, fit: Fit
+    op: str, x: tuple[int, ...], w: tuple[int, ...], stride: Any, padding: Padding, dilation: Any, groups: int, fit: Fit, algorithm: str
 ) -> dict[str, Any]:
     _check_groups(op, groups)
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"{op}: algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
     if len(w) != 4:
         raise ValueError(f"{op}: expected w of shape (kh, kw, c / groups, oc), got {show(w)}")
     require_image_shape(op, x, w[2] * groups)
     rows, columns = windows2d(op, x[1:3], (w[0], w[1]), stride, dilation, padding, fit)
-    return {**window_attrs(rows, columns, kernel=True), "groups": groups}
+    return {**window_attrs(rows, columns, kernel=True), "groups": groups, "algorithm": algorithm}
 
 
 def _conv1d(
