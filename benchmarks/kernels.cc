@@ -1,7 +1,7 @@
 // GFLOP/s of single steps: convolutions in their directions and matrix products, by ISA and threads, beside the multiply-add peak of this
 // machine.
 //
-//   kernels [--isa avx512] [--threads 1] [--op fwd|bwd_data|bwd_weights|pack|matmul] [case…]
+//   kernels [--isa avx512] [--threads 1] [--op fwd|bwd_data|bwd_weights|pack|matmul|brgemm] [case…]
 //
 // A case is a line as in tests/cases/*.txt ("n8ih28iw28ic128oc128kh3kw3pt1pl1pb1pr1", "m64n1024k1024"). Without cases they are read from
 // standard input, one at a time, and each is answered by one line "milliseconds GFLOP/s": so another process can take turns with its own
@@ -11,6 +11,7 @@
 #include <iostream>
 
 #include "../tests/cpp/harness.h"
+#include "kernels/brgemm/brgemm.h"
 #include "ops/conv.h"
 
 #if defined(__x86_64__)
@@ -31,16 +32,17 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Seconds of one call: the smallest mean of a few rounds.
+// Seconds of one call: the smallest of many short rounds, so that a busy machine leaves at least one alone.
 template <class Body>
 double seconds(Body body) {
   body();
   double start = now();
   body();
   const double once = now() - start;
-  const int calls = once > 0.03 ? 1 : (int)(0.03 / (once + 1e-9)) + 1;
+  const int calls = once > 5e-4 ? 1 : (int)(5e-4 / (once + 1e-9)) + 1;
   double best = 1e30;
-  for (int round = 0; round < 7; ++round) {
+  const double end = now() + 0.4;
+  for (int round = 0; round < 8 || (now() < end && round < 200); ++round) {
     start = now();
     for (int i = 0; i < calls; ++i) body();
     const double mean = (now() - start) / calls;
@@ -82,13 +84,21 @@ double peak(const Kernels& kernels) {
 
 // --- cases
 // -------------------------------------------------------------------------------------------------------------------------------------
-struct Buffer {
-  std::unique_ptr<Guarded<float>> data;
-  explicit Buffer(int64_t count) : data(new Guarded<float>(count, 64)) {
+// Floats on huge pages where the system gives them, as the arena has; with room behind them, so that prefetches meet mapped pages.
+class Buffer {
+ public:
+  explicit Buffer(int64_t count) : bytes_(wl::round_up(count * 4 + 65536, 2 << 20)), data_((float*)aligned_alloc(2 << 20, bytes_)) {
+    madvise(data_, bytes_, MADV_HUGEPAGE);
     Random random(7);
-    fill_reals(*data, random);
+    for (int64_t i = 0; i < count; ++i) data_[i] = random.real();
   }
-  float* get() { return data->data(); }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { free(data_); }
+  float* get() { return data_; }
+
+ private:
+  size_t bytes_;
+  float* data_;
 };
 
 struct Timing {
@@ -105,9 +115,9 @@ Timing time_step(const OpRun& op, const Kernels& kernels, int threads, double fl
     exit(1);
   }
   t.choice = op.choose(kernels, threads);
-  Guarded<char> workspace(t.choice.workspace, 64);
+  Buffer workspace(t.choice.workspace / 4);
   wl::Run run;
-  run.kernels = &kernels, run.threads = threads, run.workspace = workspace.data();
+  run.kernels = &kernels, run.threads = threads, run.workspace = (char*)workspace.get();
   t.seconds = seconds([&] { op.op().run(op.step, run); });
   return t;
 }
@@ -142,8 +152,9 @@ Timing time_conv(const Case& c, const std::string& what, const Kernels& kernels,
   const Tensor tp = tensor(packed.get(), {bytes}, wl::DType::u8);
   OpRun pack = with_attrs(OpRun(Opcode::conv_pack, {&tw}, {&tp}));
   pack.attr(AttrKey::direction, (int64_t)direction);
-  const Timing packing = time_step(pack, kernels, threads, 2 * s.macs());
-  return what == "pack" ? packing : time_step(convolve(tp), kernels, threads, 2 * s.macs());
+  if (what == "pack") return time_step(pack, kernels, threads, 2 * s.macs());
+  pack.run(kernels, threads);
+  return time_step(convolve(tp), kernels, threads, 2 * s.macs());
 }
 
 Timing time_matmul(const Case& c, const Kernels& kernels, int threads) {
@@ -154,6 +165,24 @@ Timing time_matmul(const Case& c, const Kernels& kernels, int threads) {
   OpRun op(Opcode::matmul, {&t_a, &t_b}, {&t_y});
   op.attr(AttrKey::trans_a, ta).attr(AttrKey::trans_b, tb);
   return time_step(op, kernels, threads, 2.0 * double(m) * double(n) * double(k));
+}
+
+// The microkernel alone: m rows, packed panels, everything in cache.
+Timing time_brgemm(const Case& c, const Kernels& kernels) {
+  const wl::BrgemmKernels& brgemm = *kernels.brgemm;
+  const int64_t m = c["m"], n = c["n"], k = c["k"], width = brgemm.panel_width(n);
+  Buffer a(m * k), b(wl::round_up(n, width) * k), y(m * n);
+  std::vector<const float*> a_rows(m);
+  std::vector<float*> y_rows(m);
+  for (int64_t r = 0; r < m; ++r) a_rows[r] = a.get() + r * k, y_rows[r] = y.get() + r * n;
+  wl::BrgemmArgs g;
+  g.m = m, g.n = n, g.k = k, g.a = a_rows.data(), g.a_rows = m, g.b = b.get(), g.b_stride = width, g.b_panel = width * k,
+  g.out.c = y_rows.data();
+  Timing t;
+  t.flops = 2.0 * double(m) * double(n) * double(k);
+  t.seconds = seconds([&] { brgemm.run(g); });
+  snprintf(t.choice.kernel, sizeof t.choice.kernel, "brgemm %s", brgemm.tile);
+  return t;
 }
 
 }  // namespace
@@ -175,11 +204,12 @@ int main(int argc, char** argv) {
       cases.push_back(arg);
   }
   if (!kernels || threads < 1) {
-    fprintf(stderr, "usage: kernels [--isa NAME] [--threads N] [--op fwd|bwd_data|bwd_weights|pack|matmul] [case...]\n");
+    fprintf(stderr, "usage: kernels [--isa NAME] [--threads N] [--op fwd|bwd_data|bwd_weights|pack|matmul|brgemm] [case...]\n");
     return 2;
   }
   const auto time_case = [&](const std::string& line) {
     const Case c = parse_case(line);
+    if (what == "brgemm") return time_brgemm(c, *kernels);
     return what == "matmul" ? time_matmul(c, *kernels, threads) : time_conv(c, what, *kernels, threads);
   };
   if (cases.empty()) {

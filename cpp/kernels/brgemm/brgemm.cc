@@ -33,43 +33,62 @@ struct Place {
 // --- the sum
 // ------------------------------------------------------------------------------------------------------------------------------
 
-// acc[r][v] += Σ_{p < k} a_r[p] * b[p][v]. a_r[p] is a[r][p], or a[0][p * a_stride + r] for a transposed A. Vectors v >= 2 lie in the next
-// panel.
-template <int MR, int NV, bool kTransposed>
-WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t a_stride, const float* b, int64_t b_stride,
-                            int64_t b_panel, int64_t k) {
-  const float* a0 = a[0];
-  const float* next = b + b_panel;
-  int64_t p = 0;
-  const auto step = [&](int64_t q) __attribute__((always_inline)) {
-    f32v bv[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) bv[v] = v < 2 ? load(b + v * kLanes) : load(next + (v - 2) * kLanes);
-#pragma GCC unroll 4
-    for (int byte = 0; byte < (NV < 2 ? NV : 2) * WL_VECTOR_BYTES; byte += 64)
-      __builtin_prefetch(reinterpret_cast<const char*>(b + kPrefetch * b_stride) + byte);
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r) {
-      const f32v av = set1(kTransposed ? a0[r] : a[r][q]);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[r][v] = fma(av, bv[v], acc[r][v]);
-    }
-    b += b_stride;
-    if (NV > 2) next += b_stride;
-    if (kTransposed) a0 += a_stride;
-  };
-  for (; p + 2 <= k; p += 2) {
-    step(p);
-    step(p + 1);
-  }
-  if (p < k) step(p);
+// acc += a * b in place. As an instruction of its own where the level fuses: from fma() GCC picks forms that overwrite a factor, and
+// pays for it with register moves and spills in loops that use every register.
+WL_INLINE void accumulate(f32v& acc, f32v a, f32v b) {
+#if defined(__FMA__)
+  asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+#else
+  acc = fma(a, b, acc);
+#endif
 }
 
-// acc += total if anything was flushed to it; GCC cannot see that `total` is read only then.
-#if !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
+// acc[r][v] += a_r[p] * b[v]. Vectors v >= 2 lie in the next panel.
+template <int MR, int NV, bool kTransposed>
+WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t p, const float* b, int64_t b_panel, int64_t ahead) {
+  f32v bv[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) bv[v] = load(v < 2 ? b + v * kLanes : b + b_panel + (v - 2) * kLanes);
+#pragma GCC unroll 4
+  for (int byte = 0; byte < (NV < 2 ? NV : 2) * WL_VECTOR_BYTES; byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(b + ahead) + byte);
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r) {
+    const f32v av = set1(kTransposed ? a[0][p + r] : a[r][p]);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) accumulate(acc[r][v], av, bv[v]);
+  }
+}
+
+// acc[r][v] += Σ_{begin <= p < end} a_r[p] * b[p - begin][v], where a_r[p] is a[r][p], or a[0][p * a_stride + r] for a transposed A.
+// General registers are short: 12 row pointers, b, the index and `ahead` are all there is, so the other strides are constants.
+template <int MR, int NV, bool kTransposed>
+WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t a_stride, int64_t begin, int64_t end, const float* b,
+                            int64_t b_stride, int64_t b_panel, int64_t ahead) {
+  const int64_t stride = NV == 1 ? b_stride : kWidth;
+  int64_t p = begin;
+  if constexpr (kTransposed) {
+    const float* at[MR] = {a[0] + begin * a_stride};
+    for (; p + 2 <= end; p += 2, b += 2 * stride, at[0] += 2 * a_stride) {
+      multiply_add<MR, NV, true>(acc, at, 0, b, b_panel, ahead);
+      multiply_add<MR, NV, true>(acc, at, a_stride, b + stride, b_panel, ahead);
+    }
+    if (p < end) multiply_add<MR, NV, true>(acc, at, 0, b, b_panel, ahead);
+  } else {
+    for (const int64_t last = end - 1; p < last; p += 2, b += 2 * stride) {
+      multiply_add<MR, NV, false>(acc, a, p, b, b_panel, ahead);
+      multiply_add<MR, NV, false>(acc, a, p + 1, b + stride, b_panel, ahead);
+    }
+    if (p < end) multiply_add<MR, NV, false>(acc, a, p, b, b_panel, ahead);
+  }
+}
+
+// The same address, of which the compiler knows nothing: else it takes the array apart into registers that the loops need.
+WL_INLINE f32v* in_memory(f32v* p) {
+  asm("" : "+r"(p) : : "memory");
+  return p;
+}
+
 template <int MR, int NV>
 WL_INLINE void add_total(f32v (&acc)[MR][NV], const f32v* total) {
 #pragma GCC unroll 12
@@ -77,15 +96,13 @@ WL_INLINE void add_total(f32v (&acc)[MR][NV], const f32v* total) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) acc[r][v] = total[r * NV + v] + acc[r][v];
 }
-#if !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
 
-// Adds one tap or segment to the sums, moving them out of the registers every kBrgemmFlush terms. Leaves `a` behind its last term.
+// Adds one tap or segment to the sums, moving them out of the registers every kBrgemmFlush terms. After its k rows, `follow` more rows of B
+// may be prefetched.
 template <int MR, int NV, bool kTransposed>
-WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_t& terms, const float* (&a)[MR], int64_t a_stride,
-                         const float* b, int64_t b_stride, int64_t b_panel, int64_t k) {
-  for (int64_t p = 0; p < k; p += kBrgemmFlush) {
+WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_t& terms, const float* const (&a)[MR], int64_t a_stride,
+                         const float* b, int64_t b_stride, int64_t b_panel, int64_t k, int64_t follow) {
+  for (int64_t p = 0; p < k;) {
     const int64_t piece = k - p < kBrgemmFlush ? k - p : kBrgemmFlush;
     if (terms + piece > kBrgemmFlush) {
       if (flushed) add_total<MR, NV>(acc, total);
@@ -99,11 +116,12 @@ WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_
       flushed = true;
       terms = 0;
     }
-    multiply_add<MR, NV, kTransposed>(acc, a, a_stride, b, b_stride, b_panel, piece);
+    const int64_t left = k - p - piece + follow;
+    multiply_add<MR, NV, kTransposed>(acc, a, a_stride, p, p + piece, b, b_stride, b_panel,
+                                      (left < kPrefetch ? left : kPrefetch) * b_stride);
     terms += piece;
+    p += piece;
     b += piece * b_stride;
-#pragma GCC unroll 12
-    for (int r = 0; r < (kTransposed ? 1 : MR); ++r) a[r] += kTransposed ? piece * a_stride : piece;
   }
 }
 
@@ -172,9 +190,11 @@ WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place&
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) acc[r][v] = max(acc[r][v], zero());
   }
+  float* const* rows = out.c + at.row;  // as locals: for all the compiler knows, a store may change `out`
+  const int64_t offset = out.c_offset + at.column;
 #pragma GCC unroll 12
   for (int r = 0; r < MR; ++r) {
-    float* c = out.c[at.row + r] + out.c_offset + at.column;
+    float* c = rows[r] + offset;
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) store(c + v * kLanes, acc[r][v]);
   }
@@ -185,7 +205,8 @@ WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place&
 
 template <int MR, int NV>
 __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const float* b) {
-  f32v acc[MR][NV] = {}, total[MR * NV];
+  f32v acc[MR][NV] = {}, memory[MR * NV];
+  f32v* total = in_memory(memory);
   bool flushed = g.out.accumulate;
   if (flushed) load_output(total, g.out, at, MR, NV);
   int64_t terms = 0;
@@ -194,7 +215,8 @@ __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const 
     const float* a[MR];
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) a[r] = rows[r] + g.a_offset;
-    add_terms<MR, NV, false>(acc, total, flushed, terms, a, 0, b, g.b_stride, g.b_panel, g.k);
+    const int64_t follow = at.column + at.columns < g.n ? kPrefetch : (g.taps - 1 - t) * g.k;
+    add_terms<MR, NV, false>(acc, total, flushed, terms, a, 0, b, g.b_stride, g.b_panel, g.k, follow);
   }
   if (flushed) add_total<MR, NV>(acc, total);
   finish<MR, NV>(acc, g.out, at);
@@ -202,14 +224,15 @@ __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const 
 
 template <int MR, int NV>
 __attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset) {
-  f32v acc[MR][NV] = {}, total[MR * NV];
+  f32v acc[MR][NV] = {}, memory[MR * NV];
+  f32v* total = in_memory(memory);
   bool flushed = g.out.accumulate;
   if (flushed) load_output(total, g.out, at, MR, NV);
   int64_t terms = 0;
   for (int64_t s = 0; s < g.count; ++s) {
     const BrgemmSegment& segment = g.segments[s];
     const float* a[MR] = {segment.a + at.row};
-    add_terms<MR, NV, true>(acc, total, flushed, terms, a, g.a_stride, segment.b + b_offset, g.b_stride, g.b_panel, segment.k);
+    add_terms<MR, NV, true>(acc, total, flushed, terms, a, g.a_stride, segment.b + b_offset, g.b_stride, g.b_panel, segment.k, 0);
   }
   if (flushed) add_total<MR, NV>(acc, total);
   finish<MR, NV>(acc, g.out, at);

@@ -40,8 +40,8 @@ struct BrgemmArgs {
   int64_t m = 0, n = 0, taps = 1, k = 0;
   const float* const* a = nullptr;  // row r of tap t: a[t * a_rows + r] + a_offset
   int64_t a_rows = 0, a_offset = 0;
-  const float* b = nullptr;  // column j of row p of tap t: b[(j / width) * b_panel + (t * k + p) * b_stride + j % width]
-  int64_t b_stride = 0, b_panel = 0;
+  const float* b = nullptr;           // column j of row p of tap t: b[(j / width) * b_panel + (t * k + p) * b_stride + j % width]
+  int64_t b_stride = 0, b_panel = 0;  // b_stride is the width of the panels: kernels.width, or where n <= lanes also kernels.lanes
   BrgemmOutput out;
 };
 
