@@ -217,7 +217,7 @@ def _compile_grad(
     graph, outputs = engine.trace_arrays(arrays)
     target = _find(graph, "output" if of == "logits" and "logits" not in graph.names else engine.full_name(of))
     b = Builder(graph, entry="grad")
-    value = b.op("fill", shape=target.shape, value=1.0)
+    value = b.op("fill", *([target] if target.type.has_batch else []), shape=target.shape, value=1.0)
     if index is not None:
         if target.type.rank < 1 or not -target.shape[-1] <= index < target.shape[-1]:
             raise ValueError(f"grad: {of} has type {target.type}; index {index} is outside its last axis")

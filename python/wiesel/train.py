@@ -314,7 +314,8 @@ class Trainer:
             for name, array in arrays.items():
                 store.grad_buffer.view(layout.params[name].grad_offset, array.shape, "f32", True)[...] = array
             self._write_scalars(0, 0)
-            self._run(runner, ("update",), [], [], 1)
+            with self._all_or_nothing(runner):
+                self._run(runner, ("update",), [], [], 1)
 
     def _train_on(self, samples: Samples, planned: int) -> float:
         """One step: forward and back for every piece of the batch, then the update. Returns the loss of the batch."""
@@ -326,37 +327,40 @@ class Trainer:
             runner = engine.runner(key, lambda: self._compile_training(pieces[0], n))
             figures = Figures()
             offset = 0
-            for number, piece in enumerate(pieces):
-                arrays = self.objective.arrays(runner, piece, len(piece) / len(samples))
-                self._write_scalars(number, offset)
-                last = number == len(pieces) - 1
-                outputs = Objective.buffers(runner, len(piece))
-                self._run(runner, ("forward", "grad", "update") if last else ("forward", "grad"), arrays, outputs, len(piece))
-                figures.add(runner, outputs, piece)
-                offset += len(piece)
+            with self._all_or_nothing(runner):
+                for number, piece in enumerate(pieces):
+                    arrays = self.objective.arrays(runner, piece, len(piece) / len(samples))
+                    self._write_scalars(number, offset)
+                    outputs = Objective.buffers(runner, len(piece))
+                    last = number == len(pieces) - 1
+                    self._run(runner, ("forward", "grad", "update") if last else ("forward", "grad"), arrays, outputs, len(piece))
+                    figures.add(runner, outputs, piece)
+                    offset += len(piece)
             self._sums.merge(figures)
             return figures.means()["loss"]
 
-    def _run(self, runner: Runner, entries: Sequence[str], arrays: Sequence[Any], outputs: Sequence[Any], n: int) -> None:
-        """Runs entries; one that was stopped before its update leaves no trace, one that was updated counts."""
-        store = runner.store
-        states = runner.extra["states"]
+    @contextmanager
+    def _all_or_nothing(self, runner: Runner) -> Iterator[None]:
+        """A step inside that is stopped before its update leaves no trace; one whose update has happened counts."""
+        states, mark = runner.extra["states"], runner.extra["mark"]
         np.copyto(self._snapshot_like(states), states)
-        mark = runner.extra["mark"]
         mark[0] = 0.0
-        bits = runner.bits(*entries)
         try:
-            self._in_core = True
-            runner.instance.run(bits, arrays, outputs, n, self._scalars)
-        except BaseException as error:
+            yield
+        except BaseException:
             self._in_core = False
-            if mark[0] != 1.0 or not isinstance(error, KeyboardInterrupt):
+            if mark[0] == 1.0:
+                self._count(runner.store)
+            else:
                 np.copyto(states, self._snapshot)
-                raise
-            self._interrupted = True  # the update is made: the step counts, and whoever called it is interrupted after it
+            raise
+        self._count(runner.store)
+
+    def _run(self, runner: Runner, entries: Sequence[str], arrays: Sequence[Any], outputs: Sequence[Any], n: int) -> None:
+        bits = runner.bits(*entries)
+        self._in_core = True
+        runner.instance.run(bits, arrays, outputs, n, self._scalars)
         self._in_core = False
-        if "update" in entries:
-            self._count(store)
 
     def _count(self, store: Store) -> None:
         self.step_count += 1

@@ -26,6 +26,9 @@ class Sequential(Module):
                 raise TypeError(f"Sequential: layer {name} is {layer!r}{mend}, not a module")
             setattr(self, name, layer)
 
+    def config(self) -> dict[str, Any]:
+        return {}  # the layers are all there is to it
+
     def forward(self, *inputs: Any) -> Any:
         outputs: Any = inputs if len(inputs) != 1 else inputs[0]
         for layer in self:
@@ -56,6 +59,9 @@ class ModuleList(Module):
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         for i, module in enumerate(modules):
             setattr(self, str(i), module)
+
+    def config(self) -> dict[str, Any]:
+        return {}
 
     def __len__(self) -> int:
         return len(self.children())

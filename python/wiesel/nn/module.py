@@ -59,14 +59,19 @@ class Module:
         put(self, "_engine", None)
         put(self, "_quick", None)
         put(self, "class_names", None)
+        put(self, "_arguments", {})
+        structure.touch(self)
+        if cls.__init__ is object.__init__:
+            if args or kwargs:
+                raise TypeError(f"{cls.__name__}() takes no arguments")
+            return self
         try:
             bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
         except TypeError:
-            put(self, "_arguments", {})  # __init__ says what is wrong
-        else:
-            bound.apply_defaults()
-            put(self, "_arguments", {k: v for k, v in list(bound.arguments.items())[1:] if k != "extra"})
-        structure.touch(self)
+            return self  # __init__ says what is wrong
+        bound.apply_defaults()
+        given = list(bound.arguments.items())[1:]
+        put(self, "_arguments", {name: value for name, value in given if name != "extra" and not _holds_modules(value)})
         return self
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
@@ -315,3 +320,10 @@ class Module:
             return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
         lines = [f"  ({name}): {child!r}".replace("\n", "\n  ") for name, child in children.items()]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def _holds_modules(value: Any) -> bool:
+    """Whether an argument is made of modules: those are children, not settings."""
+    if isinstance(value, Mapping):
+        return any(_holds_modules(member) for member in value.values())
+    return isinstance(value, Module) or (isinstance(value, (tuple, list)) and any(_holds_modules(member) for member in value))

@@ -85,7 +85,7 @@ class ModuleTrace(Trace):
         if getattr(error, "located", False):
             return error
         text = str(error)
-        for prefix in (f"{self.path!r}: ", f"{path!r}: "):
+        for prefix in (f"{self.path!r}: ", f"{path!r}: ", f"{kind.lower()}: "):
             text = text.removeprefix(prefix)
         name = f"{path} ({kind})" if path else kind
         lines = [f"{name}: {text}", "  shapes on the way:"]

@@ -106,8 +106,8 @@ class OneCycle(_Spanned):
     """Up from lr / initial_factor to ``lr`` over the first share ``warmup`` of the length, then down to the start / final_factor
     (Smith and Topin 2017; the two halves are cosines, as torch's default). With ``steps=n`` the last of n steps has the final rate.
 
-    >>> OneCycle(1.0, steps=11, warmup=0.3)(Progress(step=0))
-    0.04
+    >>> round(OneCycle(1.0, steps=10)(Progress(step=2)), 6)
+    1.0
     """
 
     def __init__(
