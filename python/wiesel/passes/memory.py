@@ -98,16 +98,18 @@ def _reusable(node: Node, position: int, value: Value, storages: Mapping[Value, 
 def assign_offsets(storages: Sequence[Storage]) -> int:
     """Sets every storage's offset so that those alive together do not overlap; returns the bytes of the arena.
 
-    Two strategies: in order of time, best fit, which reuses what was freed last (warm in the caches); and, unless that is within
-    1/64 of the optimum, in order of size. The smaller arena wins, warm memory on a tie within 1/64.
+    Strategies: in order of time, best fit, which reuses what was freed last (warm in the caches); unless that is within 1/64 of the
+    optimum, in order of size; then in order of size times lifetime. A later one wins when it saves more than 1/64.
     """
     if not storages:
         return 0
     offsets, total = _by_time(storages)
-    if total > _nearly(peak_bytes(storages)):
-        packed, packed_total = _by_size(storages)
-        if total > _nearly(packed_total):
-            offsets, total = packed, packed_total
+    least = peak_bytes(storages)
+    for strategy in (_by_size, _by_area):
+        if total > _nearly(least):
+            packed, packed_total = strategy(storages)
+            if total > _nearly(packed_total):
+                offsets, total = packed, packed_total
     for storage, offset in zip(storages, offsets, strict=True):
         storage.offset = offset
     return total
@@ -176,9 +178,16 @@ def _release(free: list[tuple[int, int, int]], offset: int, size: int, freed_at:
 
 
 def _by_size(storages: Sequence[Storage]) -> tuple[list[int], int]:
-    """The largest first, each into the tightest gap between those alive at the same time."""
+    return _fit(storages, sorted(range(len(storages)), key=lambda k: (-storages[k].nbytes, storages[k].begin)))
+
+
+def _by_area(storages: Sequence[Storage]) -> tuple[list[int], int]:
+    return _fit(storages, sorted(range(len(storages)), key=lambda k: -storages[k].nbytes * (storages[k].end - storages[k].begin + 1)))
+
+
+def _fit(storages: Sequence[Storage], order: Sequence[int]) -> tuple[list[int], int]:
+    """In this order, each into the tightest gap between those that are placed and alive at the same time."""
     count = len(storages)
-    order = sorted(range(count), key=lambda k: (-storages[k].nbytes, storages[k].begin))
     begin, end, offset, stop = (np.zeros(count, dtype=np.int64) for _ in range(4))
     offsets = [0] * count
     top = 0
