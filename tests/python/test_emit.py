@@ -119,6 +119,20 @@ def test_parameters_without_influence_get_zero_gradients():
     np.testing.assert_allclose(found["grad:used"], arrays["x"].sum(0), rtol=1e-5)
 
 
+def test_a_gradient_that_is_a_value_of_the_forward_pass_is_copied():
+    from wiesel.passes.autodiff import gradients
+
+    def build(t):
+        y = ops.exp(t.input("x", Type((3,))))
+        return {"loss": ops.sum(y * t.param("w", Type((3,)))), "y": y}
+
+    graph = trace(build)
+    w = graph.params["w"]
+    graph.grads = {"w": gradients(graph, graph.outputs["loss"], [w], rules={"mul": lambda x, y, dy: (None, x[0])})[w]}
+    arrays = arrays_for(graph)
+    agree(graph, arrays, run_native(graph, arrays, planned=1, n=1, training=True))
+
+
 def test_frozen_parameters_have_no_gradient_memory():
     graph = residual_net(True)
     types = {name: value.type for name, value in graph.params.items()}

@@ -14,6 +14,10 @@ from wiesel.program.emit import Place, encode_consts
 from wiesel.program.layout import Layout
 
 
+WRITERS: Mapping[str, tuple[str, ...]] = {"output": ("forward", "grad"), "grads": ("grad",)}
+"""Entries whose steps may write a buffer."""
+
+
 @dataclass(slots=True)
 class Fixed:
     """Places by storage root, the slots in their order, and the bytes of the constants."""
@@ -61,7 +65,7 @@ def fix_places(graph: Graph, layout: Layout, fetches: Mapping[str, Value], *, ac
 def _claim(graph: Graph, fixed: Fixed, value: Value, place: Place, entry: str) -> Value:
     """Puts the storage of ``value`` at ``place``, or a copy of it when it lies elsewhere already; returns what lies there."""
     root = storage_root(value)
-    if root.producer is not None and root.producer.entry != "prepare" and root not in fixed.places:
+    if root.producer is not None and root.producer.entry in WRITERS[place.buffer] and root not in fixed.places:
         fixed.places[root] = place
         return value
     copied: Value = Builder(graph, entry=entry, path=value.name).op("copy", value)
