@@ -105,7 +105,8 @@ class _Bar:
             self._bar.update(self._task, completed=done, epoch=epoch, figures=_text(figures), speed=speed)
 
     def epoch(self, epoch: int, figures: Mapping[str, float]) -> None:
-        self._bar.console.print(f"epoch {epoch:3}/{self._clock.epochs}  {_text(figures)}", highlight=False)
+        self._bar.update(self._task, completed=epoch * self._clock.samples)
+        self._bar.console.print(f"epoch {epoch:3}/{self._clock.epochs}  {_text(figures)}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._bar.stop()
