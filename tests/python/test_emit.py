@@ -177,8 +177,11 @@ def test_what_is_emitted_reads_back():
     core = compiled.program.steps()
     assert [(s["entry"], s["opcode"], s["path"]) for s in core] == [(s.entry, s.opcode, s.path) for s in program.steps]
     convolutions = [cost.macs for cost, step in zip(compiled.costs, program.steps, strict=True) if step.opcode == "conv_fwd"]
-    assert convolutions[0] == 8 * 8 * 3 * 3 * 3 * 4
+    assert convolutions[0] == 7 * 8 * 8 * 3 * 3 * 3 * 4
     assert all(convolutions)
+    step = next(step for step in compiled.steps() if step["opcode"] == "conv_fwd")
+    assert step["macs"] == convolutions[0]
+    assert step["bytes"] >= 4 * 7 * 8 * 8 * (3 + 4)
     with pytest.raises(ValueError, match="malformed"):
         read_program(b"\0" * 100)
 

@@ -13,7 +13,6 @@ from wiesel.passes.rewrite import last_readers, sort_entries
 from wiesel.program.emit import Place, encode_consts
 from wiesel.program.layout import Layout
 
-
 WRITERS: Mapping[str, tuple[str, ...]] = {"output": ("forward", "grad"), "grads": ("grad",)}
 """Entries whose steps may write a buffer."""
 

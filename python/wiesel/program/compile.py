@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from wiesel import _core
-from wiesel.graph.ir import ENTRIES, Graph, Node, Type, Value, types_of
+from wiesel.graph.ir import ENTRIES, NUMPY_DTYPES, Graph, Node, Type, Value, types_of
 from wiesel.graph.show import log_stage
 from wiesel.graph.verify import verify
 from wiesel.ops.base import Cost
@@ -80,12 +81,22 @@ class Compiled:
     graph: Graph
     prepares: bool
     costs: tuple[Cost, ...]
-    """Per step, in the order of ``program.steps()``: its work for one sample (for all of it where no operand has a batch)."""
+    """Per step, in the order of ``program.steps()``: its work for the planned batch."""
 
     @cached_property
     def program(self) -> _core.Program:
         """Parsed and verified by the core."""
         return _core.Program(self.container)
+
+    def steps(self, isa: str | None = None, threads: int = 0) -> list[dict[str, Any]]:
+        """``program.steps`` (entry, opcode, path, algorithm, kernel, blocking, refused, workspace, inputs, outputs), and per step the
+        ``bytes`` of its operands and its ``macs`` and ``flops`` for the planned batch."""
+        found = self.program.steps(isa, threads)
+        for step, cost in zip(found, self.costs, strict=True):
+            operands = [operand for operand in (*step["inputs"], *step["outputs"]) if operand is not None]
+            step["bytes"] = sum(math.prod(o["shape"]) * NUMPY_DTYPES[o["dtype"]].itemsize for o in operands)
+            step["macs"], step["flops"] = cost.macs, cost.flops
+        return found
 
     def instance(
         self,
@@ -133,7 +144,7 @@ def compile_graph(
     log_stage("fusion", graph)
     if not training:
         hoist(graph, roots(graph))
-    costs = {node: _cost(node) for node in graph.nodes}  # now: later, weights are packed bytes
+    costs = {node: _cost(node, n) for node in graph.nodes}  # now: later, weights are packed bytes
     choose(graph, n, training=training)
     fixed = fix_places(graph, layout, graph.outputs, accumulate=accumulate)
     verify(graph, types=False)
@@ -173,8 +184,10 @@ def _lower(em: Emitter, graph: Graph) -> dict[str, list[Node | None]]:
     return steps
 
 
-def _cost(node: Node) -> Cost:
-    return node.op.cost(node.attrs, types_of(node.inputs), [value.type for value in node.outputs])
+def _cost(node: Node, n: int) -> Cost:
+    cost = node.op.cost(node.attrs, types_of(node.inputs), [value.type for value in node.outputs])
+    batched = any(value is not None and value.type.has_batch for value in (*node.inputs, *node.outputs))
+    return Cost(cost.macs * n, cost.flops * n) if batched else cost
 
 
 def _cost_per_step(em: Emitter, steps: Mapping[str, Sequence[Node | None]], costs: Mapping[Node, Cost]) -> tuple[Cost, ...]:
