@@ -90,7 +90,7 @@ UNARY = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "elu", "silu", "gelu"
 @st.composite
 def random_graphs(draw: st.DrawFn, *, gradients: bool = True) -> Graph:
     """A random feed-forward graph over pictures with every shape of reuse: several readers, residuals, fetches in the middle."""
-    kinds = st.sampled_from(["conv", "unary", "add", "mul", "bn", "pool", "bias"])
+    kinds = st.sampled_from(["conv", "depthwise", "unary", "add", "mul", "bn", "pool", "bias", "concat", "reshape", "transpose", "gate"])
     steps = draw(st.lists(st.tuples(kinds, st.integers(0, 99)), min_size=1, max_size=9))
     fetched = draw(st.lists(st.integers(0, 99), max_size=2))
     channels = draw(st.integers(1, 5))
@@ -121,6 +121,18 @@ def _random_step(t: Trace, what: str, pick: int, a: Tensor, b: Tensor, channels:
         found = ops.batch_norm(a, mean, var, gamma, t.param("beta", Type((channels,))), frozen=False, eps=0.1)
     elif what == "pool":
         found = ops.max_pool2d(a, 3, stride=1, padding=1)
+    elif what == "depthwise":
+        found = ops.conv2d(a, t.param("weight", Type((3, 3, 1, channels))), padding=1, groups=channels)
+    elif what == "concat":
+        joined = ops.concat([a, ops.relu(b)])
+        found = ops.slice(joined, [None, None, None, slice(pick % (channels + 1), pick % (channels + 1) + channels)])
+    elif what == "reshape":
+        rows = ops.linear(ops.reshape(a, (BATCH, 30, channels)), t.param("weight", Type((channels, channels))))
+        found = ops.reshape(rows, (BATCH, 5, 6, channels))
+    elif what == "transpose":
+        found = ops.transpose(ops.relu(ops.transpose(a, (0, 2, 1, 3))), (0, 2, 1, 3))
+    elif what == "gate":  # squeeze and excitation
+        found = a * ops.sigmoid(ops.mean(b, (1, 2), keepdims=True))
     elif what == "bias":
         found = a + t.param("bias", Type((channels,)))
     else:
