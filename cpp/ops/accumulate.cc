@@ -23,6 +23,6 @@ void run(const Step& s, const Run& r) {
 }  // namespace
 
 extern const Op op_accumulate;
-const Op op_accumulate = {"accumulate", verify, nullptr, run};
+const Op op_accumulate = {"accumulate", verify, nullptr, run, in_place(1, 0)};
 
 }  // namespace wl

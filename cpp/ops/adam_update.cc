@@ -39,6 +39,6 @@ void run(const Step& s, const Run& r) {
 }  // namespace
 
 extern const Op op_adam_update;
-const Op op_adam_update = {"adam_update", verify, nullptr, run};
+const Op op_adam_update = {"adam_update", verify, nullptr, run, in_place(1, 0) | in_place(2, 1) | in_place(3, 2)};
 
 }  // namespace wl

@@ -239,8 +239,8 @@ void run_running(const Step& s, const Run&) {
 
 extern const Op op_bn_stats, op_bn_apply, op_bn_bwd, op_bn_running;
 const Op op_bn_stats = {"bn_stats", verify_stats, choose_stats, run_stats};
-const Op op_bn_apply = {"bn_apply", verify_apply, choose_apply, run_apply};
-const Op op_bn_bwd = {"bn_bwd", verify_grad, choose_grad, run_grad};
-const Op op_bn_running = {"bn_running", verify_running, nullptr, run_running};
+const Op op_bn_apply = {"bn_apply", verify_apply, choose_apply, run_apply, in_place(0, 0) | in_place(5, 0)};
+const Op op_bn_bwd = {"bn_bwd", verify_grad, choose_grad, run_grad, in_place(1, 0)};
+const Op op_bn_running = {"bn_running", verify_running, nullptr, run_running, in_place(3, 0) | in_place(4, 1)};
 
 }  // namespace wl

@@ -34,6 +34,6 @@ void run(const Step& s, const Run& r) {
 }  // namespace
 
 extern const Op op_binary;
-const Op op_binary = {"binary", verify, nullptr, run};
+const Op op_binary = {"binary", verify, nullptr, run, in_place(0, 0) | in_place(1, 0)};
 
 }  // namespace wl

@@ -39,6 +39,6 @@ void run(const Step& s, const Run& r) {
 }  // namespace
 
 extern const Op op_dropout;
-const Op op_dropout = {"dropout", verify, nullptr, run};
+const Op op_dropout = {"dropout", verify, nullptr, run, in_place(0, 0)};
 
 }  // namespace wl

@@ -78,6 +78,9 @@ struct Choice {
   char refused[256] = "";    // "; "-separated: "<algorithm>: <why not>"
 };
 
+// Input `i` and output `o` may be one storage: a bit of Op::in_place.
+constexpr uint32_t in_place(int i, int o) { return 1u << (kMaxOutputs * i + o); }
+
 struct Op {
   const char* name;
   // Everything run() relies on: count, presence, dtype, rank, extents and strides of operands, ranges of attributes.
@@ -85,6 +88,7 @@ struct Op {
   Status (*verify)(const Step&);
   void (*choose)(const Step&, const Kernels&, int threads, Choice*);  // may be null: no scratch, nothing to choose
   void (*run)(const Step&, const Run&);
+  uint32_t in_place = 0;  // pairs of operands that may be exactly one storage; all others must not overlap
 };
 
 // The op behind a number, or null. (ops/table.cc expands ops.inc: each op file defines `extern const Op op_<name>`.)

@@ -41,6 +41,6 @@ void run(const Step& s, const Run& r) {
 }  // namespace
 
 extern const Op op_sgd_update;
-const Op op_sgd_update = {"sgd_update", verify, nullptr, run};
+const Op op_sgd_update = {"sgd_update", verify, nullptr, run, in_place(1, 0) | in_place(2, 1)};
 
 }  // namespace wl

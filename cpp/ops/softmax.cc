@@ -48,7 +48,7 @@ void run_grad(const Step& s, const Run& r) {
 }  // namespace
 
 extern const Op op_softmax, op_softmax_bwd;
-const Op op_softmax = {"softmax", verify_softmax, nullptr, run_softmax};
-const Op op_softmax_bwd = {"softmax_bwd", verify_grad, nullptr, run_grad};
+const Op op_softmax = {"softmax", verify_softmax, nullptr, run_softmax, in_place(0, 0)};
+const Op op_softmax_bwd = {"softmax_bwd", verify_grad, nullptr, run_grad, in_place(1, 0)};
 
 }  // namespace wl

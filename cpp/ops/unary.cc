@@ -74,7 +74,7 @@ void run_grad(const Step& s, const Run& r) {
 }  // namespace
 
 extern const Op op_unary, op_unary_bwd;
-const Op op_unary = {"unary", verify_unary, nullptr, run_unary};
-const Op op_unary_bwd = {"unary_bwd", verify_grad, nullptr, run_grad};
+const Op op_unary = {"unary", verify_unary, nullptr, run_unary, in_place(0, 0)};
+const Op op_unary_bwd = {"unary_bwd", verify_grad, nullptr, run_grad, in_place(1, 0)};
 
 }  // namespace wl

@@ -107,7 +107,8 @@ Status verify_view(const Program& p, int index) {
   return Status::good();
 }
 
-Status verify_aliases(const Step& step, const char* opcode) {
+Status verify_aliases(const Step& step, const Op& op) {
+  const char* opcode = op.name;
   for (int o = 0; o < step.n_out; ++o) {
     const Tensor* y = step.out[o];
     if (!y) continue;
@@ -116,10 +117,15 @@ Status verify_aliases(const Step& step, const char* opcode) {
                            buffer_name(y->buffer), entry_name(step.entry));
     if (!distinct_elements(*y))
       return Status::error(Code::corrupt, "%s at '%s': output %d has elements that share storage", opcode, step.path, o);
-    for (int i = 0; i < step.n_in; ++i)
-      if (step.in[i] && !same_storage(*step.in[i], *y) && !disjoint(*step.in[i], *y))
+    for (int i = 0; i < step.n_in; ++i) {
+      if (!step.in[i] || disjoint(*step.in[i], *y)) continue;
+      if (!same_storage(*step.in[i], *y))
         return Status::error(Code::corrupt, "%s at '%s': input %d and output %d overlap, but are not the same storage", opcode, step.path,
                              i, o);
+      if (!(op.in_place & in_place(i, o)))
+        return Status::error(Code::corrupt, "%s at '%s': output %d lies where input %d does, and this op cannot work in place", opcode,
+                             step.path, o, i);
+    }
     for (int other = 0; other < o; ++other)
       if (step.out[other] && !disjoint(*step.out[other], *y))
         return Status::error(Code::corrupt, "%s at '%s': outputs %d and %d overlap", opcode, step.path, other, o);
@@ -207,7 +213,7 @@ Status verify_tensors(const Program& p) {
 
 Status verify_step(const Program& p, const Step& step) {
   const Op& op = *find_op(uint16_t(step.opcode));
-  WL_TRY(verify_aliases(step, op.name));
+  WL_TRY(verify_aliases(step, op));
   if (step.entry == kPrepare) WL_TRY(verify_prepare(step, op.name));
   WL_TRY(ask_op(op, step));
   if (p.batch <= 1) return Status::good();

@@ -183,6 +183,7 @@ void test_verifier() {
     p.bytes[0] = 192;
     p.steps[shift].out = {p.tensor({"u", Buffer::arena, 4, {8, 4}, true, DType::f32, {}})};
   };
+  expect_refused([](ProgramSpec& p) { p.steps[grad].in = {g}; }, "cannot work in place");
   expect_refused(shifted, "overlap, but are not the same storage");
   expect_refused([](ProgramSpec& p) { p.tensors[pw_rows].batch = false; }, "disagree about which axis is the batch", Code::invalid);
   expect_refused(
