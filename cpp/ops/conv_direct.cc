@@ -115,7 +115,7 @@ int64_t cols_read(const ConvAxis& x, int64_t cols) {
 // Floats of scratch for copied rows, at most, for a chunk of `rows` output rows by `cols` columns (rows may span pictures).
 int64_t copied_floats(ConvForm form, const ConvAxis& y, const ConvAxis& x, int64_t k, int64_t rows, int64_t cols) {
   if (form == ConvForm::pixels) return 0;
-  if (form == ConvForm::interleaved) return rows * cols_read(x, cols) * y.taps * k + 4;
+  if (form == ConvForm::interleaved) return rows * cols_read(x, cols) * y.taps * k;
   const int64_t pictures = rows < 2 ? 1 : min_of(rows, (rows - 2) / y.out + 2);  // touched, at most
   const int64_t together = rows_read(y, rows), apart = (rows - pictures) * y.step + pictures * rows_read(y, 1);
   return max_of(together, apart) * cols_read(x, cols) * k;
@@ -235,23 +235,32 @@ void copy_row(float* dst, const float* row, const Input& in, int64_t width, int6
   memset(dst + (high - low) * in.k, 0, (size_t)((begin + count - high) * in.k) * sizeof(float));
 }
 
-// dst[x][t][c] = pixel begin + x of the t-th row (a null row gives zeros), x < count. May write up to 3 floats past the end, which the next
-// row or the slack behind the last one takes.
+// dst[x * dst_pixel + c] = src[x * src_pixel + c], x < count, c < k; zeros where src is null.
+template <int64_t k>
+void spread(float* dst, int64_t dst_pixel, const float* src, int64_t src_pixel, int64_t count) {
+  if (src) {
+    for (int64_t x = 0; x < count; ++x, dst += dst_pixel, src += src_pixel) memcpy(dst, src, k * sizeof(float));
+  } else {
+    for (int64_t x = 0; x < count; ++x, dst += dst_pixel) memset(dst, 0, k * sizeof(float));
+  }
+}
+
+// dst[x][t][c] = pixel begin + x of the t-th row (a null row gives zeros), x < count.
 void copy_interleaved(float* dst, const float* const* rows, int64_t taps, const Input& in, int64_t width, int64_t begin, int64_t count) {
-  static const float kZeros[4] = {0, 0, 0, 0};
-  const int64_t low = min_of(max_of(begin, 0), begin + count), high = max_of(low, min_of(width, begin + count));
-  const int64_t exact = max_of(low, high - (in.pixel < 4 ? 4 : 1));  // before it, four floats can be read from every pixel
-  memset(dst, 0, (size_t)((low - begin) * taps * in.k) * sizeof(float));
-  dst += (low - begin) * taps * in.k;
-  for (int64_t x = low; x < high; ++x)
-    for (int64_t t = 0; t < taps; ++t, dst += in.k) {
-      const float* src = rows[t] ? rows[t] + x * in.pixel : kZeros;
-      if (x < exact || !rows[t])
-        memcpy(dst, src, 16);
-      else
-        for (int64_t c = 0; c < in.k; ++c) dst[c] = src[c];
+  static_assert(kInterleaveUpTo == 4, "one spread per number of channels");
+  const int64_t low = min_of(max_of(begin, 0), begin + count), high = max_of(low, min_of(width, begin + count)), pixel = taps * in.k;
+  memset(dst, 0, (size_t)((low - begin) * pixel) * sizeof(float));
+  dst += (low - begin) * pixel;
+  for (int64_t t = 0; t < taps; ++t) {
+    const float* src = rows[t] ? rows[t] + low * in.pixel : nullptr;
+    switch (in.k) {
+      case 1: spread<1>(dst + t, pixel, src, in.pixel, high - low); break;
+      case 2: spread<2>(dst + t * 2, pixel, src, in.pixel, high - low); break;
+      case 3: spread<3>(dst + t * 3, pixel, src, in.pixel, high - low); break;
+      case 4: spread<4>(dst + t * 4, pixel, src, in.pixel, high - low); break;
     }
-  memset(dst, 0, (size_t)((begin + count - high) * taps * in.k) * sizeof(float));
+  }
+  memset(dst + (high - low) * pixel, 0, (size_t)((begin + count - high) * pixel) * sizeof(float));
 }
 
 // Row pointers of form `pixels`: a[t][pixel].
@@ -263,13 +272,13 @@ void point_at_pixels(const Phase& phase, const Chunk& chunk, const Input& in, in
       const Range valid = conv_valid(x.out, x.in, x.step, -shift, 0);
       const float** to = a;
       for (int64_t row = chunk.row_begin; row < chunk.row_end; ++row) {
-        const int64_t iy = row % y.out * y.step + y.begin + ty * y.gap;
+        const int64_t picture = row / y.out, iy = (row - picture * y.out) * y.step + y.begin + ty * y.gap;
         const int64_t begin = chunk.col_begin(row), end = chunk.col_end(row);
         const bool inside = iy >= 0 && iy < y.in;
         const int64_t low = inside ? min_of(max_of(valid.begin, begin), end) : end,
                       high = inside ? max_of(min_of(valid.end, end), low) : end;
         for (int64_t o = begin; o < low; ++o) *to++ = zeros;
-        const float* src = in.data + row / y.out * in.picture + iy * in.row + (low * x.step + shift) * in.pixel;
+        const float* src = in.data + picture * in.picture + iy * in.row + (low * x.step + shift) * in.pixel;
         for (int64_t o = low; o < high; ++o, src += x.step * in.pixel) *to++ = src;
         for (int64_t o = high; o < end; ++o) *to++ = zeros;
       }
@@ -304,8 +313,10 @@ void point_at_rows(const Phase& phase, const Chunk& chunk, const Input& in, int6
       }
     }
     for (; row < end; ++row, first += y.step * stride)
-      for (int64_t o = 0; o < chunk.end - chunk.begin; ++o, ++to)
-        for (int64_t ty = 0; ty < y.taps; ++ty) to[ty * pixels] = first + ty * y.gap * stride + o * x.step * in.k;
+      for (int64_t o = chunk.begin; o < chunk.end; ++o, ++to) {
+        const float* at = first + (o - chunk.begin) * x.step * in.k;
+        for (int64_t ty = 0; ty < y.taps; ++ty, at += y.gap * stride) to[ty * pixels] = at;
+      }
   }
 }
 
@@ -314,12 +325,14 @@ void point_at_interleaved(const Phase& phase, const Chunk& chunk, const Input& i
   const ConvAxis &y = phase.y, &x = phase.x;
   const int64_t x_begin = chunk.begin * x.step + x.begin, count = cols_read(x, chunk.end - chunk.begin), pixel = y.taps * in.k;
   for (int64_t row = chunk.row_begin; row < chunk.row_end; ++row, copied += count * pixel) {
+    const int64_t picture = row / y.out, y_begin = (row - picture * y.out) * y.step + y.begin;
     for (int64_t ty = 0; ty < y.taps; ++ty) {
-      const int64_t iy = row % y.out * y.step + y.begin + ty * y.gap;
-      rows[ty] = iy >= 0 && iy < y.in ? in.data + row / y.out * in.picture + iy * in.row : nullptr;
+      const int64_t iy = y_begin + ty * y.gap;
+      rows[ty] = iy >= 0 && iy < y.in ? in.data + picture * in.picture + iy * in.row : nullptr;
     }
     copy_interleaved(copied, rows, y.taps, in, x.in, x_begin, count);
-    for (int64_t o = 0; o < chunk.end - chunk.begin; ++o) *a++ = copied + o * x.step * pixel;
+    const float* at = copied;
+    for (int64_t o = chunk.begin; o < chunk.end; ++o, at += x.step * pixel) *a++ = at;
   }
 }
 
@@ -327,13 +340,13 @@ void point_at_interleaved(const Phase& phase, const Chunk& chunk, const Input& i
 template <class T>
 int64_t point_at_outputs(const Phase& phase, const Chunk& chunk, const Tensor& t, T** to) {
   const ConvAxis &y = phase.y, &x = phase.x;
-  int64_t count = 0;
+  T** const first = to;
   for (int64_t row = chunk.row_begin; row < chunk.row_end; ++row) {
-    float* line =
-        t.f32() + row / y.out * t.strides[0] + (y.out_begin + row % y.out * y.out_step) * t.strides[1] + x.out_begin * t.strides[2];
-    for (int64_t o = chunk.col_begin(row); o < chunk.col_end(row); ++o) to[count++] = line + o * x.out_step * t.strides[2];
+    const int64_t picture = row / y.out, iy = y.out_begin + (row - picture * y.out) * y.out_step, begin = chunk.col_begin(row);
+    T* at = t.f32() + picture * t.strides[0] + iy * t.strides[1] + (x.out_begin + begin * x.out_step) * t.strides[2];
+    for (int64_t o = begin; o < chunk.col_end(row); ++o, at += x.out_step * t.strides[2]) *to++ = at;
   }
-  return count;
+  return to - first;
 }
 
 }  // namespace
