@@ -177,12 +177,13 @@ def write(kind: str, results: dict[str, Any], table: str, folder: Path) -> Path:
 def heading(title: str, facts: dict[str, Any], peaks: dict[str, Any], rounds_: int, note: str) -> list[str]:
     """The lines that every table begins with."""
     caches = ", ".join(f"{level.upper()} {facts[level]}" for level in ("l1d", "l2", "l3") if level in facts)
-    measured = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in peaks.items())
+    measured = ", ".join(f"{what} {value:.1f} {unit}" for what, _, unit, value in ((*name.partition("_"), v) for name, v in peaks.items()))
     return [
         f"# {title}",
         "",
         f"{facts.get('cpu', 'unknown CPU')}, {facts['cores']} cores, {caches}; {', '.join(facts.get('isa', []))}. {facts['system']}.",
-        f"Measured in this run: {measured}. Load before the run: {facts.get('load', 0):.1f}. Medians of {rounds_} interleaved rounds.",
+        f"Measured in this run: {measured or 'no peaks, for want of a C compiler'}. Load before the run: {facts.get('load', 0):.1f}.",
+        f"Medians of {rounds_} interleaved rounds.",
         note,
         "",
     ]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import protocol
 
-LEARNING_RATE, MOMENTUM = 0.01, 0.9
+LEARNING_RATE, MOMENTUM = 0.001, 0.9
 BATCHES = 4
 COMPARED_LOSSES = 3
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pipe import operands, serve, timed
+from pipe import digest, operands, serve, timed
 from torch.nn import functional
 
 _step: list[Callable[[int], Any]] = []
 
 
-def setup(layer: dict[str, Any], direction: str, setting: str) -> float | None:
-    """Prepares the layer; the norm of its result, or None where the setting does not have the direction."""
+def setup(layer: dict[str, Any], direction: str, setting: str) -> list[float] | None:
+    """Prepares the layer; the digest of its result, or None where the setting does not have the direction."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.set_float32_matmul_precision("highest")
     x_nhwc, w_hwio, dy_nhwc = operands(layer)
@@ -53,7 +53,8 @@ def setup(layer: dict[str, Any], direction: str, setting: str) -> float | None:
             return step(number)
 
     _step[:] = [without_gradients]
-    return float(torch.linalg.vector_norm(without_gradients(0).double()))
+    axes = (2, 3, 1, 0) if direction == "backward_weights" else (0, 2, 3, 1)
+    return digest(without_gradients(0).permute(axes).numpy())
 
 
 def run(seconds: float, least: int) -> dict[str, Any]:
