@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 import pytest
-from graphs import trace
 
+from graphs import trace
 from wiesel import ops
 from wiesel.graph.build import Trace
 from wiesel.graph.ir import Type
