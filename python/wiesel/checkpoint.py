@@ -71,6 +71,7 @@ def resume_trainer(trainer: Trainer, path: str | PathLike[str]) -> None:
     trainer.seed, trainer._seconds = state["seed"], state["seconds"]
     trainer._sums.samples, trainer._sums.loss, trainer._sums.hits = (state["sums"][key] for key in ("samples", "loss", "hits"))
     trainer.history = History(state["history"])
+    trainer._recent = None
     trainer._resuming = True
 
 

@@ -6,9 +6,11 @@ import signal
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,8 @@ import numpy as np
 from wiesel import losses
 from wiesel.batches import ArrayBatches, Batches, DatasetBatches, Samples, leaves
 from wiesel.callbacks import Callback, History, Record
-from wiesel.graph.ir import Graph, Type, Value
+from wiesel.graph.ir import NUMPY_DTYPES, Graph, Type, Value
+from wiesel.nn import structure
 from wiesel.nn.engine import Runner
 from wiesel.objective import LOSS_SCALE, Figures, Objective
 from wiesel.optim import SGD, Optimizer, Progress
@@ -123,7 +126,7 @@ class Trainer:
         self._stopping = False
         self._interrupted = False
         self._in_core = False
-        self._snapshot = np.empty(0, np.uint8)
+        self._recent: _Recent | None = None
         self._scalars = np.zeros(_SLOTS, np.int64)
         self._doubles = self._scalars.view(np.float64)
 
@@ -189,7 +192,7 @@ class Trainer:
         source = batches.epoch(epoch, self.batch)
         try:
             for samples in source:
-                self._train_on(samples, planned=min(self.batch_size, batches.samples))
+                self._sums.merge(self._figures_of_step(samples, min(self.batch_size, batches.samples)))
                 self.batch += 1
                 if heard:
                     figures = {**self._sums.means(), "batch": self.batch, "samples": self._sums.samples, "lr": self._last_lr}
@@ -213,6 +216,16 @@ class Trainer:
             hook.on_epoch_end(self, epoch, record)
         if self._interrupted:
             raise KeyboardInterrupt
+
+    def _figures_of_step(self, samples: Samples, planned: int) -> Figures:
+        if len(samples.inputs) == 1 and samples.weights is None:
+            outputs = self._repeat(samples.inputs[0], samples.targets, planned)
+            if outputs is not None:
+                assert self._recent is not None
+                figures = Figures()
+                figures.add(self._recent.runner, outputs, samples)
+                return figures
+        return self._train_on(samples, planned)
 
     def _split(self, data_or_x: Any, y: Any, validation: Any) -> tuple[Any, tuple[Any, Any] | None]:
         """Training data, and (x, y) or (Dataset, None) for validation."""
@@ -285,11 +298,14 @@ class Trainer:
 
         Plans for the largest batch seen so far, so a smaller last batch needs no new program.
         """
-        samples = self.objective.samples(x, y, sample_weight)
-        self.planned = max(self.planned, len(samples))
-        self._sums = Figures()
         self._interrupted = False
-        loss = self._train_on(samples, planned=self.planned)
+        outputs = None if sample_weight is not None else self._repeat(x, y, self.planned)
+        if outputs is not None:
+            loss = float(outputs[0])
+        else:
+            samples = self.objective.samples(x, y, sample_weight)
+            self.planned = max(self.planned, len(samples))
+            loss = self._train_on(samples, self.planned).means()["loss"]
         if self._interrupted:
             raise KeyboardInterrupt
         return loss
@@ -314,20 +330,20 @@ class Trainer:
             for name, array in arrays.items():
                 store.grad_buffer.view(layout.params[name].grad_offset, array.shape, "f32", True)[...] = array
             self._write_scalars(0, 0)
-            with self._all_or_nothing(runner):
+            with runner.extra["guard"]:
                 self._run(runner, ("update",), [], [], 1)
 
-    def _train_on(self, samples: Samples, planned: int) -> float:
-        """One step: forward and back for every piece of the batch, then the update. Returns the loss of the batch."""
+    def _train_on(self, samples: Samples, planned: int) -> Figures:
+        """One step: forward and back for every piece of the batch, then the update. Returns the figures of the batch."""
         engine = self.net.engine
+        figures = Figures()
         with engine.lock:
             pieces = samples.pieces(self.accumulate) if self.accumulate > 1 else [samples]
             n = max(-(-planned // self.accumulate), len(pieces[0]))
             key = ("train", *self.objective.key(samples), n, *self._program_key())
             runner = engine.runner(key, lambda: self._compile_training(pieces[0], n))
-            figures = Figures()
             offset = 0
-            with self._all_or_nothing(runner):
+            with runner.extra["guard"]:
                 for number, piece in enumerate(pieces):
                     arrays = self.objective.arrays(runner, piece, len(piece) / len(samples))
                     self._write_scalars(number, offset)
@@ -336,40 +352,63 @@ class Trainer:
                     self._run(runner, ("forward", "grad", "update") if last else ("forward", "grad"), arrays, outputs, len(piece))
                     figures.add(runner, outputs, piece)
                     offset += len(piece)
-            self._sums.merge(figures)
-            return figures.means()["loss"]
+            self._remember(runner, samples)
+        return figures
 
-    @contextmanager
-    def _all_or_nothing(self, runner: Runner) -> Iterator[None]:
-        """A step inside that is stopped before its update leaves no trace; one whose update has happened counts."""
-        states, mark = runner.extra["states"], runner.extra["mark"]
-        np.copyto(self._snapshot_like(states), states)
-        mark[0] = 0.0
-        try:
-            yield
-        except BaseException:
-            self._in_core = False
-            if mark[0] == 1.0:
-                self._count(runner.store)
-            else:
-                np.copyto(states, self._snapshot)
-            raise
-        self._count(runner.store)
+    def _remember(self, runner: Runner, samples: Samples) -> None:
+        """Notes the program of a step on one array with one target array, for ``_repeat``."""
+        slots = [slot.name for slot in runner.compiled.inputs]
+        self._recent = None
+        if sorted(slots) == ["input", "target"] and not runner.compiled.prepares:
+            limit = runner.extra["limits"].get("target", 0)
+            dtypes = samples.inputs[0].dtype, samples.targets.dtype
+            self._recent = _Recent((structure.now(), self._program_key()), runner, *dtypes, limit, slots[0] == "input")
+
+    def _repeat(self, x: Any, y: Any, planned: int) -> list[NDArray[Any]] | None:
+        """The step once more on a batch of the same kind as the last one, without the detours; None where anything is different.
+
+        Returns the outputs (loss, then the watched ones), good until the next step.
+        """
+        recent = self._recent
+        if recent is None or recent.key != (structure.now(), self._program_key()) or recent.runner.n != planned:
+            return None
+        if type(x) is not np.ndarray or type(y) is not np.ndarray:
+            return None
+        runner, n = recent.runner, len(x)
+        of_x, of_y = (slot.type for slot in (runner.compiled.inputs if recent.input_first else reversed(runner.compiled.inputs)))
+        if (
+            not 0 < n <= runner.n or n != len(y) or x.dtype != recent.x_dtype or x.dtype != NUMPY_DTYPES[of_x.dtype]
+            or not x.flags.c_contiguous or x.shape[1:] != of_x.shape[1:] or y.shape[1:] != of_y.shape[1:]
+        ):  # fmt: skip
+            return None
+        if recent.limit and y.dtype.kind in "iu":
+            if y.min() < 0 or y.max() >= recent.limit:
+                return None
+            target = y.astype(np.int32) if y.dtype != np.int32 or not y.flags.c_contiguous else y
+        elif y.dtype == recent.y_dtype and y.flags.c_contiguous and (y.dtype.kind != "f" or np.isfinite(y).all()):
+            target = y
+        else:
+            return None
+        if target.dtype != recent.y_dtype:
+            return None
+        with self.net.engine.lock:
+            outputs = Objective.buffers(runner, n)
+            with runner.extra["guard"]:
+                self._write_scalars(0, 0)
+                self._run(runner, ("forward", "grad", "update"), [x, target] if recent.input_first else [target, x], outputs, n)
+        return outputs
 
     def _run(self, runner: Runner, entries: Sequence[str], arrays: Sequence[Any], outputs: Sequence[Any], n: int) -> None:
         bits = runner.bits(*entries)
-        self._in_core = True
-        runner.instance.run(bits, arrays, outputs, n, self._scalars)
-        self._in_core = False
-
-    def _count(self, store: Store) -> None:
-        self.step_count += 1
-        store.weight_version += 1
-
-    def _snapshot_like(self, states: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self._snapshot.shape != states.shape:
-            self._snapshot = np.empty_like(states)
-        return self._snapshot
+        try:
+            self._in_core = True
+            runner.instance.run(bits, arrays, outputs, n, self._scalars)
+        except KeyboardInterrupt:
+            if not runner.extra["guard"].updated:
+                raise
+            self._interrupted = True  # the update is made: the step counts, and whoever called it is interrupted after it
+        finally:
+            self._in_core = False
 
     def _write_scalars(self, micro_step: int, sample: int) -> None:
         self._scalars[_SEED] = self.seed
@@ -377,8 +416,9 @@ class Trainer:
         self._scalars[_MICRO_STEP] = micro_step
         self._scalars[_SAMPLE] = sample
         self._doubles[_ACCUMULATE] = float(micro_step > 0)
-        self._last_lr = self.lr
-        self.optimizer.write_scalars(self._doubles, self.progress)
+        progress = self.progress
+        self._last_lr = self.optimizer.schedules[0](progress)
+        self.optimizer.write_scalars(self._doubles, progress)
 
     @property
     def progress(self) -> Progress:
@@ -476,7 +516,7 @@ class Trainer:
         return self._finish(runner, layout)
 
     def _finish(self, runner: Runner, layout: Layout) -> Runner:
-        runner.extra.update(buffers=runner.new_outputs(runner.n), states=runner.store.states_array(), mark=self.memory.mark(layout))
+        runner.extra.update(buffers=runner.new_outputs(runner.n), guard=_Guard(self, runner.store, self.memory.mark(layout)))
         return runner
 
     def _emit_update(self, em: Emitter, layout: Layout) -> None:
@@ -557,6 +597,44 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """The program of the last step, and for which arrays it may be run again at once."""
+
+    key: tuple[Any, ...]
+    runner: Runner
+    x_dtype: np.dtype[Any]
+    y_dtype: np.dtype[Any]
+    limit: int
+    input_first: bool
+
+
+class _Guard:
+    """Round a step: one that is stopped before its update leaves no trace; one whose update has happened counts."""
+
+    def __init__(self, trainer: Trainer, store: Store, mark: NDArray[np.float32]) -> None:
+        self._trainer = weakref.ref(trainer)
+        self._store, self._mark = store, mark
+        self._states = store.states_array()
+        self._snapshot = np.empty_like(self._states)
+
+    @property
+    def updated(self) -> bool:
+        return bool(self._mark[0] == 1.0)
+
+    def __enter__(self) -> None:
+        np.copyto(self._snapshot, self._states)
+        self._mark[0] = 0.0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        trainer = self._trainer()
+        if self.updated and trainer is not None:
+            trainer.step_count += 1
+            self._store.weight_version += 1
+        else:
+            np.copyto(self._states, self._snapshot)
 
 
 class _EpochFunction(Callback):

@@ -30,6 +30,8 @@ CACHE_BYTES = int(os.environ.get("WIESEL_NET_CACHE_BYTES", 1 << 30))
 CACHE_PROGRAMS = 16
 """Most programs that one net keeps."""
 
+_ENTRY_BITS = {"prepare": 1, "forward": 2, "grad": 4, "update": 8}  # those of program.compile, which is imported when first compiling
+
 INFERENCE_BATCH = 256
 """Most samples that an inference program is planned for; larger inputs run in pieces."""
 INFERENCE_BYTES = 64 << 20
@@ -54,11 +56,9 @@ class Runner:
 
     def bits(self, *entries: str) -> int:
         """Entries to run, as ``Instance.run`` wants them; with prepare when the weights have changed since."""
-        from wiesel.program.compile import ENTRY_BITS
-
-        wanted = sum(ENTRY_BITS[entry] for entry in entries)
+        wanted = sum(_ENTRY_BITS[entry] for entry in entries)
         if self.compiled.prepares and self.prepared_version != self.store.weight_version:
-            wanted |= ENTRY_BITS["prepare"]
+            wanted |= _ENTRY_BITS["prepare"]
         self.prepared_version = self.store.weight_version
         return wanted
 
