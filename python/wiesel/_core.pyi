@@ -65,10 +65,13 @@ class Program:
         """Bytes: "arena", "workspace", "prepared", and of the shared buffers "params", "grads", "state", "opt", "consts"."""
 
     def steps(self, isa: str | None = None, threads: int = 0) -> list[dict[str, Any]]:
-        """Per step: entry, opcode, path, algorithm, kernel, blocking, refused, workspace, inputs and outputs (name, dtype, shape)."""
+        """Per step: entry, opcode, path, algorithm, kernel, blocking, refused, workspace, inputs and outputs (name, dtype, shape, buffer)."""
 
 class Instance:
-    """A program with its memory. Calls are serialised; the GIL is released inside."""
+    """A program with its memory. Calls are serialised; the GIL is released inside.
+
+    With ``threads=0`` it is planned for ``num_threads()``, and a later, smaller number of threads holds for it too.
+    """
 
     def __init__(
         self,
@@ -91,7 +94,8 @@ class Instance:
     ) -> None:
         """Runs the entries whose bits are set (1 prepare, 2 forward, 4 grad, 8 update), in order.
 
-        ``inputs`` and ``outputs`` are C-contiguous arrays of the slots' dtypes and extents (leading extent n). ``scalars`` holds
+        ``inputs`` and ``outputs`` are C-contiguous arrays of the slots' dtypes and extents (leading extent n; 0 takes it from the first
+        array that has the batch). No output shares memory with another array. Entry prepare alone needs no arrays. ``scalars`` holds
         SLOTS["count"] values of 8 bytes; doubles are written through ``scalars.view(float64)``.
         Raises KeyboardInterrupt between two steps (never inside update), ValueError on arrays that do not fit.
         """
@@ -101,10 +105,10 @@ class Instance:
 
     @property
     def arena_high_water(self) -> int:
-        """Bytes of the arena that runs have touched so far (measured by a canary fill), for tests of the plan."""
+        """Bytes of the arena that runs have touched so far, for tests of the plan. The first reading fills the arena with a canary (and gives 0)."""
 
 def heap_allocations() -> int:
-    """Calls of operator new and malloc made by the core since the process started (counted in the core only)."""
+    """Calls of operator new, malloc, calloc, realloc, posix_memalign and mmap by this extension since the process started."""
 
 def random_fill(kind: str, seed: int, purpose: int, stream: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Counter-based random numbers (docs/naming.md): kind "uniform" in [0, 1), "normal", both float32."""
