@@ -65,7 +65,7 @@ class Program:
         """Bytes: "arena", "workspace", "prepared", and of the shared buffers "params", "grads", "state", "opt", "consts"."""
 
     def steps(self, isa: str | None = None, threads: int = 0) -> list[dict[str, Any]]:
-        """Per step: entry, opcode, path, algorithm, kernel, blocking, refused, workspace, inputs and outputs (name, dtype, shape, buffer)."""
+        """Per step: entry, opcode, path, what ``choose`` says of it, and inputs and outputs (name, dtype, shape, buffer)."""
 
 class Instance:
     """A program with its memory. Calls are serialised; the GIL is released inside.
@@ -105,7 +105,7 @@ class Instance:
 
     @property
     def arena_high_water(self) -> int:
-        """Bytes of the arena that runs have touched so far, for tests of the plan. The first reading fills the arena with a canary (and gives 0)."""
+        """Bytes of the arena that runs have touched, for tests of the plan. The first reading fills it with a canary (and gives 0)."""
 
 def heap_allocations() -> int:
     """Calls of operator new, malloc, calloc, realloc, posix_memalign and mmap by this extension since the process started."""
