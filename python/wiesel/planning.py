@@ -120,7 +120,7 @@ def explain(
 ) -> Explanation:
     """Per step of the program for batches of ``input_shape``: algorithm, kernel, blocking, and one line per refused faster candidate.
 
-    ``print`` shows a table; ``.steps`` is the same as data. The reasons come from the code that chose. Arguments as of ``plan``.
+    For a built net the batch axis may be left out: a batch of one. ``print`` shows a table; ``.steps`` is the same as data. The reasons come from the code that chose. Arguments as of ``plan``.
     """
     compiled, _ = compile_for(net, (input_shape, *more_shapes), training=training, loss=loss, optimizer=optimizer, input_dtype=input_dtype)
     return Explanation(tuple(compiled.program.steps()))
@@ -139,6 +139,9 @@ def compile_for(
     from wiesel.program.compile import compile_graph
 
     shapes = [tuple(shape) for shape in input_shapes]
+    known = net.engine.sample_types
+    if len(known) == len(shapes) and all(len(shape) == type.rank - 1 for shape, type in zip(shapes, known, strict=True)):
+        shapes = [(1, *shape) for shape in shapes]  # those of one sample
     if any(len(shape) < 2 or shape[0] < 1 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
         raise ValueError(f"shapes with the batch axis are expected, such as (32, 224, 224, 3); got {', '.join(map(str, shapes))}")
     n = shapes[0][0]

@@ -39,7 +39,7 @@ def data(n: int = 48):
 
 def train(steps: int, net: nn.Module | None = None) -> tuple[list[float], bytes]:
     x, y = data()
-    trainer = wl.Trainer(net or residual_net(), optimizer=optim.AdamW(1e-2), seed=11, clip_norm=1.0)
+    trainer = wl.Trainer(net or residual_net(), optimizer=optim.AdamW(3e-3), seed=11, clip_norm=1.0)
     losses = [trainer.step(x[i % 3 * 16 : i % 3 * 16 + 16], y[i % 3 * 16 : i % 3 * 16 + 16]) for i in range(steps)]
     return losses, b"".join(value.tobytes() for value in trainer.net.state_dict().values())
 
@@ -93,7 +93,7 @@ def test_predict_gives_the_same_bits_for_any_number_of_pictures() -> None:
 
 def test_two_runs_are_equal_and_seeds_matter() -> None:
     assert train(6) == train(6)
-    other = wl.Trainer(residual_net(), optimizer=optim.AdamW(1e-2), seed=12, clip_norm=1.0)
+    other = wl.Trainer(residual_net(), optimizer=optim.AdamW(3e-3), seed=12, clip_norm=1.0)
     x, y = data()
     assert other.step(x[:16], y[:16]) != train(1)[0][0]
 
@@ -118,4 +118,4 @@ def test_golden_losses(case: str) -> None:
     if os.environ.get("WIESEL_WRITE_GOLDEN"):
         known[case] = [round(loss, 6) for loss in losses]
         GOLDEN.write_text(json.dumps(known, indent=1) + "\n")
-    np.testing.assert_allclose(losses, known[case], rtol=2e-3)
+    np.testing.assert_allclose(losses, known[case], rtol=5e-4)

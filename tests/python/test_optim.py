@@ -65,8 +65,7 @@ def test_fifty_steps_follow_the_numpy_references(case: str) -> None:
     start = net.state_dict()
     reference = ReferenceTrainer(net, "cross_entropy", optimizer(), **how)
     trainer = wl.Trainer(net, optimizer=optimizer(), **how)
-    count = 50 if make is small_net else 12
-    for x, y in batches(net.engine.sample_types[0].shape[1:], count):
+    for x, y in batches(net.engine.sample_types[0].shape[1:]):
         expected = reference.step(x, y)
         loss = trainer.step(x, y)
         assert abs(loss - expected) <= 1e-3 * max(1.0, abs(expected))

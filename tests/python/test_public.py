@@ -96,6 +96,8 @@ def test_explain_names_the_kernel_of_every_step() -> None:
         assert convs
         assert all(s["algorithm"] and s["algorithm"] != "ref" for s in convs)
         assert {s["entry"] for s in steps} >= ({"forward", "grad", "update"} if training else {"forward"})
+    net = small().build((12, 12, 3))
+    assert len(wl.explain(net, (12, 12, 3))) == len(wl.explain(net, (1, 12, 12, 3)))
     text = str(wl.explain(small(), (4, 12, 12, 3)))
     assert text.splitlines()[0].split()[:3] == ["entry", "step", "path"]
 

@@ -222,7 +222,7 @@ class Module:
     def load_state_dict(self, values: Mapping[str, Any] | str, *, strict: bool = True) -> Self:
         """Sets parameters and states from a mapping name -> array, or from a ``.safetensors`` file (needs the package safetensors).
 
-        Raises KeyError-free ValueErrors that list missing names, unexpected names and wrong shapes, before anything is written.
+        Raises ValueError that lists all missing names, unexpected names and wrong shapes, before anything is written.
         With ``strict=False`` missing and unexpected names are passed over. Returns self.
         """
         from wiesel.nn.values import load_values
