@@ -95,8 +95,9 @@ struct Cut {
   int64_t row_chunks, col_blocks;  // pixels: row_chunks counts chunks of pixels
   int64_t panel_blocks;
   int64_t phases, tasks;
-  // per thread
-  int64_t pixels, table, copied;  // most pixels of a chunk, row pointers, floats of copied rows
+  // Per thread, at most: pixels of a chunk, row pointers, floats of copied rows. Bounds that grow with n, so that scratch for the planned
+  // batch is enough for smaller ones.
+  int64_t pixels, table, copied;
   int64_t bytes;
 };
 
@@ -149,25 +150,30 @@ Cut cut_work(const ConvView& view, const BrgemmKernels& brgemm) {
   most = min_of(most, kTableBytes / (8 * max_of(taps, 1)));
   most = min_of(most, div_up(rows * cols * c.phases * s.g, kTasks));
   most = max_of(most, kLeastPixels);
-  c.col_blocks = 1;
+  c.col_blocks = 1, c.copied = 0;
   if (c.form == ConvForm::pixels) {
     c.row_chunks = div_up(rows * cols, most);
-    c.pixels = div_up(rows * cols, c.row_chunks);
-    c.copied = 0;
+    c.pixels = min_of(most, rows * cols);
   } else {
-    int64_t most_cols = cols, most_rows = max_of(most / cols, 1);
-    while (copied_floats(c.form, y, x, k, most_rows, most_cols) * 4 > kChunkBytes && most_rows > 1) most_rows = div_up(most_rows, 2);
-    while ((copied_floats(c.form, y, x, k, most_rows, most_cols) * 4 > kChunkBytes || most_cols > 4 * most) && most_cols > kLeastPixels)
-      most_cols = div_up(most_cols, 2);
-    c.row_chunks = div_up(rows, most_rows);
+    const auto fits = [&](int64_t r, int64_t w) { return copied_floats(c.form, y, x, k, r, w) * 4 <= kChunkBytes; };
+    int64_t most_cols = cols;
+    while (most_cols > kLeastPixels && !(fits(1, most_cols) && most_cols * taps * 8 <= 4 * kTableBytes)) most_cols = div_up(most_cols, 2);
+    int64_t low = 1, high = min_of(rows, max_of(most / most_cols, 1));  // the most rows that fit
+    while (low < high) {
+      const int64_t middle = div_up(low + high, 2);
+      if (fits(middle, most_cols))
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    c.row_chunks = div_up(rows, low);
     c.col_blocks = div_up(cols, most_cols);
-    most_rows = div_up(rows, c.row_chunks), most_cols = div_up(cols, c.col_blocks);
-    c.pixels = most_rows * most_cols;
-    c.copied = copied_floats(c.form, y, x, k, most_rows, most_cols);
+    c.pixels = low * most_cols;
+    c.copied = copied_floats(c.form, y, x, k, low, most_cols);
     if (c.phases > 1 && y.out > 1) {  // phases whose pictures are a row lower touch more pictures
       ConvAxis lower = y;
       lower.out = y.out - 1;
-      c.copied = max_of(c.copied, copied_floats(c.form, lower, x, k, div_up(s.n * lower.out, c.row_chunks), most_cols));
+      c.copied = max_of(c.copied, copied_floats(c.form, lower, x, k, min_of(low, s.n * lower.out), most_cols));
     }
   }
   c.table = taps * c.pixels + (c.form == ConvForm::interleaved ? y.taps : 0);

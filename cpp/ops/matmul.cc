@@ -13,9 +13,11 @@ namespace wl {
 
 namespace {
 
-constexpr int64_t kRows = 240, kColumns = 256;  // of a task, at most
-constexpr int64_t kTerms = 2 * kBrgemmFlush;    // of a block of b
-constexpr int64_t kTasks = 16;                  // wanted
+constexpr int64_t kRows = 240, kColumns = 256, kTasks = 8;  // rows and columns of a task, at most; tasks wanted
+constexpr int64_t kTerms = 2 * kBrgemmFlush;                // of a block of b
+constexpr int64_t kFewRows = 64, kFewTasks = 4;             // where reading b is the work
+constexpr int64_t kFewFloats = 128 << 10;                   // of a block of b then: half a megabyte, to stay in the second cache level
+constexpr int64_t kFewColumnsTransposed = 128;
 constexpr double kNanosecondsPerMac = 0.02, kNanosecondsPerFloat = 0.3;
 
 struct Product {
@@ -65,26 +67,45 @@ Status verify(const Step& step) {
   return Status::good();
 }
 
-// How the work is cut: by shape alone.
+// How the work is cut: by shape alone. With few rows the time is that of reading b: then in long pieces of its rows.
 struct Cut {
   int64_t row_blocks, column_blocks, tasks;
-  int64_t rows, columns, width, terms;  // at most, per task
-  int64_t bytes;                        // per thread
+  int64_t width, terms;  // of a panel; of a block of b
+  int64_t rows;          // of a task, at most
 };
 
 Cut cut_work(const Product& p, const BrgemmKernels& brgemm) {
   Cut c;
   c.width = brgemm.panel_width(p.n);
   const int64_t panels = div_up(p.n, c.width);
-  int64_t panels_per_task = max_of(kColumns / c.width, 1);
+  const bool few = p.m <= kFewRows;
+  int64_t columns = kColumns;
+  c.terms = kTerms;
+  if (few && p.trans_b) columns = kFewColumnsTransposed, c.terms = kFewFloats / kFewColumnsTransposed;
+  if (few && !p.trans_b)
+    columns = min_of(max_of(p.n / kFewTasks, kFewColumnsTransposed), kFewFloats / kBrgemmFlush), c.terms = kBrgemmFlush;
+  int64_t panels_per_task = max_of(columns / c.width, 1);
   c.row_blocks = div_up(p.m, kRows);
-  const int64_t others = p.batches * c.row_blocks;
-  if (others * div_up(panels, panels_per_task) < kTasks) panels_per_task = max_of(1, panels * others / kTasks);
+  c.rows = min_of(p.m, kRows);
+  const int64_t others = p.batches * c.row_blocks, wanted = few ? kFewTasks : kTasks;
+  if (others * div_up(panels, panels_per_task) < wanted) panels_per_task = max_of(1, panels * others / wanted);
   c.column_blocks = div_up(panels, panels_per_task);
-  c.rows = div_up(p.m, c.row_blocks), c.columns = div_up(panels, c.column_blocks) * c.width, c.terms = min_of(p.k, kTerms);
   c.tasks = others * c.column_blocks;
-  c.bytes = round_up(2 * c.rows * 8, kCacheLine) + round_up(c.columns * c.terms * 4, kCacheLine);
   return c;
+}
+
+// Floats of b's panels in a task, at most, with the gap behind each panel: for this m and every smaller one.
+int64_t packed_floats(const Product& p, int64_t width) {
+  static_assert(kFewFloats >= kColumns * kTerms, "few rows take the larger block");
+  return min_of(kFewFloats, round_up(p.n, width) * p.k) + min_of(kFewFloats / kBrgemmFlush, round_up(p.n, width));
+}
+
+// Bytes of scratch per thread: row pointers and panels.
+int64_t pointer_bytes(const Cut& c) {
+  return round_up(2 * c.rows * 8, kCacheLine);
+}
+int64_t thread_bytes(const Product& p, const Cut& c) {
+  return pointer_bytes(c) + round_up(packed_floats(p, c.width) * 4, kCacheLine);
 }
 
 const Kernels& kernels_of(const Step& step, const Kernels& kernels) {
@@ -93,12 +114,13 @@ const Kernels& kernels_of(const Step& step, const Kernels& kernels) {
 
 void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const Kernels& kernels = kernels_of(step, all);
-  const Cut c = cut_work(product_of(step), *kernels.brgemm);
+  const Product p = product_of(step);
+  const Cut c = cut_work(p, *kernels.brgemm);
   choice->algorithm = &kernels == &all ? Algorithm::direct : Algorithm::ref;
-  choice->workspace = threads * c.bytes;
+  choice->workspace = threads * thread_bytes(p, c);
   snprintf(choice->kernel, sizeof choice->kernel, "brgemm %s", kernels.brgemm->tile);
   snprintf(choice->blocking, sizeof choice->blocking, "%lld tasks: %lld rows x %lld columns, %lld terms at a time", (long long)c.tasks,
-           (long long)c.rows, (long long)c.columns, (long long)c.terms);
+           (long long)c.rows, (long long)div_up(p.n, c.column_blocks), (long long)c.terms);
 }
 
 // The first element of batch `index` (row-major over the leading axes of y).
@@ -117,7 +139,7 @@ void run(const Step& step, const Run& run) {
   const float* bias = step.in[2] ? step.in[2]->f32() : nullptr;
   const Product p = product_of(step);
   const Cut cut = cut_work(p, brgemm);
-  const int64_t panels = div_up(p.n, cut.width);
+  const int64_t panels = div_up(p.n, cut.width), bytes = thread_bytes(p, cut);
 
   const auto body = [&](int64_t task, int thread) {
     const Range row = piece(p.m, cut.row_blocks, task % cut.row_blocks);
@@ -127,10 +149,10 @@ void run(const Step& step, const Run& run) {
     const int64_t n = min_of(panel.end * cut.width, p.n) - column;
     const float *a0 = batch_of(a, y, batch), *b0 = batch_of(b, y, batch);
 
-    char* memory = run.workspace + thread * cut.bytes;
+    char* memory = run.workspace + thread * bytes;
     const float** a_rows = (const float**)memory;
     float** y_rows = (float**)(a_rows + cut.rows);
-    float* packed = (float*)(memory + round_up(2 * cut.rows * 8, kCacheLine));
+    float* packed = (float*)(memory + pointer_bytes(cut));
     float* y0 = batch_of(y, y, batch) + row.begin * p.y_stride + column;
     for (int64_t r = 0; r < row.size(); ++r) y_rows[r] = y0 + r * p.y_stride;
     if (!p.trans_a)
@@ -139,7 +161,8 @@ void run(const Step& step, const Run& run) {
     for (int64_t term = 0; term < p.k; term += cut.terms) {
       const int64_t k = min_of(cut.terms, p.k - term);
       BrgemmPackArgs pack;
-      pack.stride = p.b_stride, pack.k = k, pack.n = n, pack.dst = packed, pack.panel = k * cut.width, pack.width = cut.width;
+      pack.stride = p.b_stride, pack.k = k, pack.n = n, pack.dst = packed, pack.width = cut.width;
+      pack.panel = (k + 1) * cut.width;  // panels a power of two apart would share cache sets
       pack.src = p.trans_b ? b0 + column * p.b_stride + term : b0 + term * p.b_stride + column;
       (p.trans_b ? brgemm.pack_transposed : brgemm.pack)(pack);
 

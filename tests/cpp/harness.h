@@ -233,13 +233,15 @@ class OpRun {
     if (op().choose) op().choose(step, kernels, threads, &choice);
     return choice;
   }
-  // Verifies and runs with a guarded workspace of exactly the size that was asked for. Returns false, with a failed check, when the
-  // verifier refuses.
-  bool run(const wl::Kernels& kernels, int threads = 1, const wl::Scalar* scalars = nullptr) const {
+  // Verifies and runs with a guarded workspace of exactly the size that was asked for (or `planned` bytes, which must be enough). Returns
+  // false, with a failed check, when the verifier refuses.
+  bool run(const wl::Kernels& kernels, int threads = 1, const wl::Scalar* scalars = nullptr, int64_t planned = -1) const {
     const wl::Status status = verify();
     CHECK(bool(status), "%s", status.text);
     if (!status) return false;
-    Guarded<char> workspace(choose(kernels, threads).workspace, wl::kCacheLine);
+    const int64_t asked = choose(kernels, threads).workspace;
+    CHECK(planned < 0 || asked <= planned, "asks for %ld bytes, more than the %ld of the planned batch", (long)asked, (long)planned);
+    Guarded<char> workspace(planned < asked ? asked : planned, wl::kCacheLine);
     const wl::FloatMode mode;  // denormals are flushed on this thread as they are in the workers
     wl::Run r;
     r.kernels = &kernels, r.threads = threads, r.workspace = workspace.data(), r.scalars = scalars;

@@ -190,6 +190,27 @@ void test_same_bits(const Kernels& kernels, const ConvShape& batch) {
   for (const auto& r : results) CHECK(memcmp(r.data(), results[0].data(), r.size() * sizeof(float)) == 0, "%s: bits differ", kernels.isa);
 }
 
+// Scratch asked for at the planned batch is enough for every smaller one, and a smaller batch writes its own pictures only.
+void test_smaller_batches(const Kernels& kernels, const std::string& text, ConvShape s) {
+  s.n = 5;
+  Data d(s, 0, true);
+  Tensor w = tensor(d.w.data(), {s.kh, s.kw, s.icg(), s.oc}), x = d.x.t, y = d.y.t, dy = d.dy.t, dx = d.dx.t;
+  OpRun forward(Opcode::conv_fwd, {&x, &w}, {&y}), backward(Opcode::conv_bwd_data, {&dy, &w}, {&dx});
+  set_attrs(forward, s), set_attrs(backward, s);
+  const int64_t planned_forward = forward.choose(kernels, 2).workspace, planned_backward = backward.choose(kernels, 2).workspace;
+  for (int64_t n = s.n; n >= 1; --n) {
+    x.dims[0] = y.dims[0] = dy.dims[0] = dx.dims[0] = n;
+    const std::vector<float> y_before(d.y.data.begin(), d.y.data.end()), dx_before(d.dx.data.begin(), d.dx.data.end());
+    forward.run(kernels, 2, nullptr, planned_forward);
+    backward.run(kernels, 2, nullptr, planned_backward);
+    const auto untouched = [&](const Picture& p, const std::vector<float>& before) {
+      const int64_t used = n * p.t.strides[0];
+      return memcmp(p.data.data() + used, before.data() + used, (before.size() - used) * sizeof(float)) == 0;
+    };
+    CHECK(untouched(d.y, y_before) && untouched(d.dx, dx_before), "%s %s with %ld of 5 pictures", kernels.isa, text.c_str(), (long)n);
+  }
+}
+
 void test_refusals() {
   Data d(shape_of(parse_case("n1ih6iw6ic4oc6kh3kw3")), 0, true);
   const auto refuses = [&](const char* what, auto change) {
@@ -241,6 +262,9 @@ int main() {
         test_case(kernels, c.text, s, v);
       }
     }
+    if (!ref)
+      for (const Case& c : cases)
+        if (shape_of(c).macs() < 1e8) test_smaller_batches(kernels, c.text, shape_of(c));
     for (const char* text : {"n5ih7iw6ic70oc40kh3kw3pt1pl1pb1pr1", "n5ih7iw6ic20oc40kh3kw3pt1pl1pb1pr1",
                              "n5ih7iw6ic3oc40kh3kw3pt1pl1pb1pr1", "n9ih1iw1ic300oc70kh1kw1"})
       test_same_bits(kernels, shape_of(parse_case(text)));

@@ -90,6 +90,20 @@ void test_same_bits(const Kernels& kernels) {
   for (const auto& r : results) CHECK(memcmp(r.data(), results[0].data(), n * sizeof(float)) == 0, "%s: bits differ", kernels.isa);
 }
 
+// Scratch asked for at the planned number of rows is enough for fewer.
+void test_fewer_rows(const Kernels& kernels, int64_t planned_rows, int64_t n, int64_t k, bool trans_b) {
+  Guarded<float> a(planned_rows * k), b(k * n), y(planned_rows * n);
+  Tensor ta = tensor(a.data(), {planned_rows, k}), tb = trans_b ? tensor(b.data(), {n, k}) : tensor(b.data(), {k, n}),
+         ty = tensor(y.data(), {planned_rows, n});
+  OpRun op(Opcode::matmul, {&ta, &tb}, {&ty});
+  op.attr(AttrKey::trans_b, (int64_t)trans_b);
+  const int64_t planned = op.choose(kernels, 2).workspace;
+  for (int64_t rows : {planned_rows, planned_rows / 2, int64_t(65), int64_t(64), int64_t(3), int64_t(1)}) {
+    ta.dims[0] = ty.dims[0] = wl::min_of(rows, planned_rows);
+    op.run(kernels, 2, nullptr, planned);
+  }
+}
+
 void test_refusals() {
   Guarded<float> data(100);
   const auto refuses = [&](const char* what, auto change) {
@@ -122,6 +136,12 @@ int main() {
       test_case(kernels, c.text, p, 0, false, true, 2);
     }
     test_same_bits(kernels);
+    if (strcmp(kernels.isa, "ref") != 0)
+      for (bool trans_b : {false, true}) {
+        test_fewer_rows(kernels, 500, 70, 40, trans_b);
+        test_fewer_rows(kernels, 100, 1500, 300, trans_b);
+        test_fewer_rows(kernels, 241, 130, 1200, trans_b);
+      }
   });
   test_refusals();
   return finish();

@@ -292,22 +292,20 @@ void run_transposed(const BrgemmTransposedArgs& g) {
 // --- packing
 // --------------------------------------------------------------------------------------------------------------------------------
 
+// A few rows at a time through all panels, so that long rows are read in long pieces; the rows after next are on their way meanwhile.
 void pack(const BrgemmPackArgs& g) {
-  const int vectors = (int)(g.width / kLanes);
-  for (int64_t column = 0; column < g.n; column += g.width) {
-    const int64_t n = g.n - column;
-    float* dst = g.dst + column / g.width * g.panel;
-    const float* src = g.src + column;
-    if (n >= g.width && vectors == 2) {
-      for (int64_t p = 0; p < g.k; ++p, src += g.stride, dst += kWidth) {
-        store(dst, load(src));
-        store(dst + kLanes, load(src + kLanes));
-      }
-    } else {
-      for (int64_t p = 0; p < g.k; ++p, src += g.stride)
-        for (int v = 0; v < vectors; ++v, dst += kLanes) {
-          const int64_t left = n - v * kLanes;
-          store(dst, left > 0 ? load_columns(src + v * kLanes, left) : zero());
+  constexpr int kTogether = 4;
+  for (int64_t p = 0; p < g.k; p += kTogether) {
+    const int rows = g.k - p < kTogether ? (int)(g.k - p) : kTogether;
+    const int64_t ahead = p + 3 * kTogether <= g.k ? 2 * kTogether * g.stride : 0;
+    for (int64_t column = 0; column < g.n; column += g.width) {
+      const float* src = g.src + p * g.stride + column;
+      float* dst = g.dst + column / g.width * g.panel + p * g.width;
+      for (int r = 0; r < rows; ++r, src += g.stride)
+        for (int64_t j = 0; j < g.width; j += kLanes, dst += kLanes) {
+          const int64_t left = g.n - column - j;
+          __builtin_prefetch(src + j + ahead);
+          store(dst, left > 0 ? load_columns(src + j, left) : zero());
         }
     }
   }
