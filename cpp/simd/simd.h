@@ -31,16 +31,30 @@ typedef int32_t i32v __attribute__((vector_size(WL_VECTOR_BYTES)));
 typedef uint32_t u32v __attribute__((vector_size(WL_VECTOR_BYTES)));
 typedef float f32v_in_memory __attribute__((vector_size(WL_VECTOR_BYTES), aligned(4), may_alias));  // any address of a float
 
-WL_INLINE f32v set1(float a) { return a - f32v{}; }  // a - (+0) keeps the sign of zero and NaN payloads
-WL_INLINE f32v zero() { return f32v{}; }
-WL_INLINE f32v load(const float* p) { return *reinterpret_cast<const f32v_in_memory*>(p); }
-WL_INLINE void store(float* p, f32v v) { *reinterpret_cast<f32v_in_memory*>(p) = v; }
+WL_INLINE f32v set1(float a) {
+  return a - f32v{};
+}  // a - (+0) keeps the sign of zero and NaN payloads
+WL_INLINE f32v zero() {
+  return f32v{};
+}
+WL_INLINE f32v load(const float* p) {
+  return *reinterpret_cast<const f32v_in_memory*>(p);
+}
+WL_INLINE void store(float* p, f32v v) {
+  *reinterpret_cast<f32v_in_memory*>(p) = v;
+}
 
-WL_INLINE i32v bits(f32v v) { return (i32v)v; }
-WL_INLINE f32v from_bits(i32v v) { return (f32v)v; }
+WL_INLINE i32v bits(f32v v) {
+  return (i32v)v;
+}
+WL_INLINE f32v from_bits(i32v v) {
+  return (f32v)v;
+}
 
 // Lane-wise mask ? a : b; a mask lane is all ones or all zeros, as comparisons give.
-WL_INLINE f32v select(i32v mask, f32v a, f32v b) { return mask ? a : b; }  // compilers see max, min and blends through this form
+WL_INLINE f32v select(i32v mask, f32v a, f32v b) {
+  return mask ? a : b;
+}  // compilers see max, min and blends through this form
 
 // a * b + c. Rounded once where the level has the instruction (every level but the x86 baseline), twice there.
 WL_INLINE f32v fma(f32v a, f32v b, f32v c) {
@@ -56,13 +70,21 @@ WL_INLINE f32v fma(f32v a, f32v b, f32v c) {
 }
 
 // a < b ? b : a, lane by lane: NaN in `a` passes through, NaN in `b` does not.
-WL_INLINE f32v max(f32v a, f32v b) { return select(a < b, b, a); }
-WL_INLINE f32v min(f32v a, f32v b) { return select(a > b, b, a); }
-WL_INLINE f32v abs(f32v a) { return from_bits(bits(a) & 0x7fffffff); }
+WL_INLINE f32v max(f32v a, f32v b) {
+  return select(a < b, b, a);
+}
+WL_INLINE f32v min(f32v a, f32v b) {
+  return select(a > b, b, a);
+}
+WL_INLINE f32v abs(f32v a) {
+  return from_bits(bits(a) & 0x7fffffff);
+}
 
 #if defined(__AVX2__) && WL_VECTOR_BYTES == 32
 // All ones in the first n lanes.
-WL_INLINE i32v first_lanes(int n) { return i32v{0, 1, 2, 3, 4, 5, 6, 7} < n; }
+WL_INLINE i32v first_lanes(int n) {
+  return i32v{0, 1, 2, 3, 4, 5, 6, 7} < n;
+}
 #endif
 
 // The first `n` lanes (0 < n < kLanes) from memory, zeros in the rest; touches no byte past p + n.
@@ -86,6 +108,58 @@ WL_INLINE void store_partial(float* p, f32v v, int n) {
 #else
   for (int i = 0; i < kLanes; ++i)
     if (i < n) p[i] = v[i];
+#endif
+}
+
+// kLanes bytes as lanes of 0…255, and back. (Compilers turn __builtin_convertvector between these into one move per lane; unmasked AVX-512
+// forms warn about their own undefined operand.)
+WL_INLINE i32v load_u8(const uint8_t* p) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  return (i32v)_mm512_maskz_cvtepu8_epi32((__mmask16)-1, _mm_loadu_si128((const __m128i*)p));
+#elif defined(__AVX2__) && WL_VECTOR_BYTES == 32
+  return (i32v)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+#elif defined(__SSE2__) && WL_VECTOR_BYTES == 16
+  int32_t word;
+  memcpy(&word, p, sizeof word);
+  const __m128i none = _mm_setzero_si128();
+  return (i32v)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(word), none), none);
+#else
+  i32v v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+WL_INLINE void store_u8(uint8_t* p, i32v v) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  _mm_storeu_si128((__m128i*)p, _mm512_maskz_cvtepi32_epi8((__mmask16)-1, (__m512i)v));
+#elif defined(__AVX2__) && WL_VECTOR_BYTES == 32
+  const __m128i half = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+  _mm_storel_epi64((__m128i*)p, _mm_packus_epi16(half, half));
+#elif defined(__SSE2__) && WL_VECTOR_BYTES == 16
+  const __m128i half = _mm_packs_epi32((__m128i)v, (__m128i)v);
+  const int32_t word = _mm_cvtsi128_si32(_mm_packus_epi16(half, half));
+  memcpy(p, &word, sizeof word);
+#else
+  for (int i = 0; i < kLanes; ++i) p[i] = (uint8_t)v[i];
+#endif
+}
+// The first `n` of them (0 < n < kLanes).
+WL_INLINE i32v load_u8_partial(const uint8_t* p, int n) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && WL_VECTOR_BYTES == 64
+  return (i32v)_mm512_maskz_cvtepu8_epi32((__mmask16)-1, _mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p));
+#else
+  uint8_t all[kLanes] = {};
+  for (int i = 0; i < n; ++i) all[i] = p[i];
+  return load_u8(all);
+#endif
+}
+WL_INLINE void store_u8_partial(uint8_t* p, i32v v, int n) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  _mm512_mask_cvtepi32_storeu_epi8(p, (__mmask16)((1u << n) - 1), (__m512i)v);
+#else
+  uint8_t all[kLanes];
+  store_u8(all, v);
+  for (int i = 0; i < n; ++i) p[i] = all[i];
 #endif
 }
 

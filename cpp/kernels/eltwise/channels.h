@@ -16,20 +16,10 @@ WL_INLINE f32v widen(const float* p, Part part) {
   return load_partial(p, part.n);
 }
 WL_INLINE f32v widen(const uint8_t* p, Whole) {
-#if WL_VECTOR_BYTES == 16 && defined(__SSE2__)  // the compiler's own conversion goes through scalars here
-  int32_t four;
-  memcpy(&four, p, sizeof four);
-  const __m128i none = _mm_setzero_si128(), bytes = _mm_cvtsi32_si128(four);
-  return (f32v)_mm_cvtepi32_ps(_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, none), none));
-#else
-  typedef uint8_t u8v __attribute__((vector_size(kLanes), aligned(1), may_alias));
-  return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const u8v*>(p), i32v), f32v);
-#endif
+  return __builtin_convertvector(load_u8(p), f32v);
 }
 WL_INLINE f32v widen(const uint8_t* p, Part part) {
-  uint8_t bytes[kLanes] = {};
-  for (int i = 0; i < part.n; ++i) bytes[i] = p[i];
-  return widen(bytes, Whole{});
+  return __builtin_convertvector(load_u8_partial(p, part.n), f32v);
 }
 
 template <class T>

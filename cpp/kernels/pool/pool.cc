@@ -19,21 +19,13 @@ WL_INLINE void store_lanes(float* p, f32v v, int lanes) {
 }
 
 // --- indices: i32 lanes in registers, u8 or i32 in memory ---
-typedef uint8_t u8v __attribute__((vector_size(kLanes)));
-
 WL_INLINE i32v set1_index(int64_t a) {
   return (int32_t)a - i32v{};
 }
 
 template <bool tail>
 WL_INLINE i32v load_index(const uint8_t* p, int lanes) {
-  u8v v{};
-  if (!tail) {
-    memcpy(&v, p, kLanes);
-  } else {
-    for (int i = 0; i < lanes; ++i) v[i] = p[i];
-  }
-  return __builtin_convertvector(v, i32v);
+  return tail ? load_u8_partial(p, lanes) : load_u8(p);
 }
 template <bool tail>
 WL_INLINE i32v load_index(const int32_t* p, int lanes) {
@@ -41,12 +33,10 @@ WL_INLINE i32v load_index(const int32_t* p, int lanes) {
 }
 template <bool tail>
 WL_INLINE void store_index(uint8_t* p, i32v index, int lanes) {
-  const u8v v = __builtin_convertvector(index, u8v);
-  if (!tail) {
-    memcpy(p, &v, kLanes);
-  } else {
-    for (int i = 0; i < lanes; ++i) p[i] = v[i];
-  }
+  if (tail)
+    store_u8_partial(p, index, lanes);
+  else
+    store_u8(p, index);
 }
 template <bool tail>
 WL_INLINE void store_index(int32_t* p, i32v index, int lanes) {
@@ -193,16 +183,10 @@ struct Outputs {
   int64_t count, first, step, last_tap, tap_step;
 };
 
-WL_INLINE Outputs outputs_of(const PoolGather& g, int64_t i) {
-  const int64_t at = i + g.pad;
-  if (g.dilation == 1) {
-    const int64_t low = at < g.taps ? 0 : (at - g.taps) / g.stride + 1, high = at / g.stride;  // outputs low … high
-    const int64_t last = high < g.width ? high : g.width - 1;
-    return {last < low ? 0 : last - low + 1, low, 1, at - low * g.stride, g.stride};
-  }
+WL_INLINE Outputs outputs_dilated(const PoolGather& g, int64_t i) {
   Outputs found{0, 0, 0, 0, 0};
   for (int64_t t = g.taps - 1; t >= 0; --t) {
-    const int64_t from = at - t * g.dilation;
+    const int64_t from = i + g.pad - t * g.dilation;
     if (from < 0 || from % g.stride != 0 || from / g.stride >= g.width) continue;
     if (found.count == 0) found.first = from / g.stride, found.last_tap = t;
     if (found.count == 1) found.step = from / g.stride - found.first, found.tap_step = found.last_tap - t;
@@ -211,24 +195,48 @@ WL_INLINE Outputs outputs_of(const PoolGather& g, int64_t i) {
   return found;
 }
 
+// Calls body(i, outputs) for every input column, rising. Without dilation the outputs of a column are neighbours, whose ends only move up.
+template <class Body>
+WL_INLINE void for_each_column(const PoolGather& g, Body body) {
+  int64_t low = 0, high = -1;
+  for (int64_t i = 0; i < g.columns; ++i) {
+    if (g.dilation != 1 && g.taps > 1) {
+      body(i, outputs_dilated(g, i));
+      continue;
+    }
+    const int64_t at = i + g.pad;
+    while (at - low * g.stride >= g.taps) ++low;
+    while (high + 1 < g.width && (high + 1) * g.stride <= at) ++high;
+    body(i, Outputs{high < low ? 0 : high - low + 1, low, 1, at - low * g.stride, g.stride});
+  }
+}
+
 // rows x count outputs, as constants where they are few (0: known only at run time).
 template <int kr, int ko, bool tail, class Index>
 WL_INLINE void gather_lanes(const PoolGather& g, const Outputs& o, const float* dy, const Index* index, float* dx, int lanes) {
   f32v sum = zero();
   const int64_t rows = kr ? kr : g.rows, count = ko ? ko : o.count;
-#pragma GCC unroll 2
-  for (int64_t r = 0; r < rows; ++r)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
+  for (int64_t r = 0; r < rows; ++r) {
+    const Index* index_at = index + r * g.index_row;
+    const float* dy_at = dy + r * g.dy_row;
+    int64_t position = (g.last_row - r * g.row_step) * g.taps + o.last_tap;
+#pragma GCC unroll 3
     for (int64_t j = 0; j < count; ++j) {
-      const int64_t position = (g.last_row - r * g.row_step) * g.taps + o.last_tap - j * o.tap_step, at = o.first + j * o.step;
-      const i32v winner = load_index<tail>(index + r * g.index_row + at * g.index_col, lanes);
-      sum = sum + select(winner == set1_index(position), load_lanes<tail>(dy + r * g.dy_row + at * g.dy_col, lanes), zero());
+      const i32v winner = load_index<tail>(index_at, lanes);
+      sum = sum + select(winner == set1_index(position), load_lanes<tail>(dy_at, lanes), zero());
+      index_at += o.step * g.index_col;
+      dy_at += o.step * g.dy_col;
+      position -= o.tap_step;
     }
+  }
   store_lanes<tail>(dx, sum, lanes);
 }
 
 template <int kr, int ko, class Index>
 WL_INLINE void gather_column(const PoolGather& g, const Outputs& o, const float* dy, const Index* index, float* dx) {
+  dy += o.first * g.dy_col;
+  index += o.first * g.index_col;
   int64_t c = 0;
   for (; c + kLanes <= g.channels; c += kLanes) gather_lanes<kr, ko, false>(g, o, dy + c, index + c, dx + c, kLanes);
   if (c < g.channels) gather_lanes<kr, ko, true>(g, o, dy + c, index + c, dx + c, (int)(g.channels - c));
@@ -236,18 +244,19 @@ WL_INLINE void gather_column(const PoolGather& g, const Outputs& o, const float*
 
 template <class Index>
 void max_bwd_row(const PoolGather& g, const float* dy, const Index* index, float* dx) {
-  for (int64_t i = 0; i < g.columns; ++i) {
-    const Outputs o = outputs_of(g, i);
-    const int64_t few = g.rows <= 2 && o.count <= 2 ? g.rows * 4 + o.count : 0;
-    float* to = dx + i * g.dx_col;
-    switch (few) {
-      case 5: gather_column<1, 1>(g, o, dy, index, to); break;
-      case 6: gather_column<1, 2>(g, o, dy, index, to); break;
-      case 9: gather_column<2, 1>(g, o, dy, index, to); break;
-      case 10: gather_column<2, 2>(g, o, dy, index, to); break;
-      default: gather_column<0, 0>(g, o, dy, index, to); break;
-    }
-  }
+  for_each_column(
+      g, [&](int64_t i, const Outputs& o) __attribute__((always_inline)) {
+        float* to = dx + i * g.dx_col;
+        const int64_t few = g.rows <= 3 && o.count <= 3 ? g.rows * 4 + o.count : 0;
+        switch (few) {
+          case 5: gather_column<1, 1>(g, o, dy, index, to); break;
+          case 6: gather_column<1, 2>(g, o, dy, index, to); break;
+          case 9: gather_column<2, 1>(g, o, dy, index, to); break;
+          case 10: gather_column<2, 2>(g, o, dy, index, to); break;
+          case 15: gather_column<3, 3>(g, o, dy, index, to); break;
+          default: gather_column<0, 0>(g, o, dy, index, to); break;
+        }
+      });
 }
 
 // --- average ----------------------------------------------------------------------------------------------------------------------------
@@ -302,31 +311,46 @@ void average_row(const PoolRow& w, const float* x, float divisor, bool inside, f
   }
 }
 
-template <bool tail>
-WL_INLINE void average_bwd_lanes(const PoolGather& g, const Outputs& o, const float* dy, float scale, bool inside, bool accumulate,
-                                 float* dx, int lanes) {
+template <int kr, int ko, bool inside, bool tail>
+WL_INLINE void average_bwd_lanes(const PoolGather& g, const Outputs& o, const float* dy, float scale, bool accumulate, float* dx,
+                                 int lanes) {
   f32v sum = accumulate ? load_lanes<tail>(dx, lanes) : zero();
-  for (int64_t r = 0; r < g.rows; ++r)
-    for (int64_t j = 0; j < o.count; ++j) {
-      const int64_t at = o.first + j * o.step;
+  const int64_t rows = kr ? kr : g.rows, count = ko ? ko : o.count;
+#pragma GCC unroll 3
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = dy + r * g.dy_row;
+#pragma GCC unroll 3
+    for (int64_t j = 0; j < count; ++j, from += o.step * g.dy_col) {
       float factor = scale;
       if (inside) {
-        const Taps taps = taps_inside(at * g.stride - g.pad, g.taps, g.dilation, g.columns);
+        const Taps taps = taps_inside((o.first + j * o.step) * g.stride - g.pad, g.taps, g.dilation, g.columns);
         factor = scale / (float)(taps.end - taps.begin);
       }
-      sum = fma(load_lanes<tail>(dy + r * g.dy_row + at * g.dy_col, lanes), set1(factor), sum);
+      sum = fma(load_lanes<tail>(from, lanes), set1(factor), sum);
     }
+  }
   store_lanes<tail>(dx, sum, lanes);
 }
 
+template <int kr, int ko, bool inside>
+WL_INLINE void average_bwd_column(const PoolGather& g, const Outputs& o, const float* dy, float scale, bool accumulate, float* dx) {
+  dy += o.first * g.dy_col;
+  int64_t c = 0;
+  for (; c + kLanes <= g.channels; c += kLanes) average_bwd_lanes<kr, ko, inside, false>(g, o, dy + c, scale, accumulate, dx + c, kLanes);
+  if (c < g.channels) average_bwd_lanes<kr, ko, inside, true>(g, o, dy + c, scale, accumulate, dx + c, (int)(g.channels - c));
+}
+
 void average_bwd_row(const PoolGather& g, const float* dy, float scale, bool inside, bool accumulate, float* dx) {
-  for (int64_t i = 0; i < g.columns; ++i) {
-    const Outputs o = outputs_of(g, i);
-    float* to = dx + i * g.dx_col;
-    int64_t c = 0;
-    for (; c + kLanes <= g.channels; c += kLanes) average_bwd_lanes<false>(g, o, dy + c, scale, inside, accumulate, to + c, kLanes);
-    if (c < g.channels) average_bwd_lanes<true>(g, o, dy + c, scale, inside, accumulate, to + c, (int)(g.channels - c));
-  }
+  for_each_column(
+      g, [&](int64_t i, const Outputs& o) __attribute__((always_inline)) {
+        float* to = dx + i * g.dx_col;
+        if (inside)
+          average_bwd_column<0, 0, true>(g, o, dy, scale, accumulate, to);
+        else if (g.rows == 1 && o.count == 1)
+          average_bwd_column<1, 1, false>(g, o, dy, scale, accumulate, to);
+        else
+          average_bwd_column<0, 0, false>(g, o, dy, scale, accumulate, to);
+      });
 }
 
 }  // namespace
