@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from wiesel.batches import Samples
     from wiesel.nn.module import Module
     from wiesel.passes.autodiff import Rule
+
+_tokens = itertools.count()
 
 Grads = dict[str, "NDArray[np.float32]"]
 
@@ -86,7 +89,7 @@ def vjp(net: Module, *inputs: ArrayLike, training: bool = False) -> tuple[Any, C
     """
     engine = net.engine
     with engine.lock:
-        arrays, n = engine.check_inputs(inputs)
+        arrays, n = engine.check_inputs(tuple(np.array(item) for item in inputs))  # kept for backward
         key = ("vjp", signature(arrays), n, training)
         runner = engine.runner(key, lambda: _compile_vjp(engine, arrays, n, training))
         outputs = runner.outputs
@@ -186,15 +189,14 @@ def grad(
         raise ValueError(f"grad: of={of!r} is not a tensor name, or a name with an index such as 'output[3]'")
     names = [wrt] if isinstance(wrt, str) else list(wrt)
     index = None if match["index"] is None else int(match["index"])
-    token = object()
+    token = next(_tokens)
 
     def compute(*inputs: ArrayLike) -> Any:
         engine = net.engine
         with engine.lock:
             arrays, n = engine.check_inputs(inputs)
-            key = ("tensor-grad", id(token), signature(arrays), n)
+            key = ("tensor-grad", token, signature(arrays), n)
             runner = engine.runner(key, lambda: _compile_grad(engine, arrays, n, match["name"], index, names, rules))
-            runner.extra["keep"] = token  # the key holds the token's address
             found = runner.run(("forward", "grad"), _bind(engine, runner, arrays, {}, n), n)
             results = {name: found[f"d{name}"] for name in names}
             return results[names[0]] if isinstance(wrt, str) else results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from wiesel.nn.module import Module
 
+_tokens = itertools.count()
+"""Names for objectives in the keys of programs; unlike addresses they are never used again."""
+
 LOSS_SCALE = "loss_scale"
 """Name of the input that scales the gradient of the loss, in programs that work on a part of a batch."""
 
@@ -31,6 +35,7 @@ class Objective:
         self.net = net
         self.loss = loss
         self.seed = seed
+        self.token = next(_tokens)
         self._function = losses.weighted(loss, weights)
 
     def samples(self, x: Any, y: Any, sample_weight: ArrayLike | None = None) -> Samples:
@@ -52,7 +57,7 @@ class Objective:
     def key(self, samples: Samples) -> tuple[Any, ...]:
         """What of the samples a program depends on."""
         targets = tuple((name, array.shape[1:], array.dtype.char) for name, array in leaves(samples.targets, "target"))
-        return (id(self), signature(samples.inputs), targets, samples.weights is not None)
+        return (self.token, signature(samples.inputs), targets, samples.weights is not None)
 
     def trace(self, samples: Samples, *, training: bool) -> tuple[Graph, Outputs, dict[str, Any]]:
         """The graph of net and loss, whose output "loss" is the loss. With it what ``arrays`` and ``Figures`` need to know of it."""
@@ -72,6 +77,11 @@ class Objective:
         graph, outputs = self.net.engine.trace_arrays(samples.inputs, training=training, seed=self.seed, then=add_loss)
         return graph, outputs, {"limits": limits, "watched": _watched(outputs, samples.targets)}
 
+    def check_labels(self, samples: Samples) -> None:
+        """Refuses labels outside the net's outputs, in all of ``samples`` at once; builds the net where it is not built."""
+        _, _, notes = self.trace(samples, training=False)
+        _check_labels(samples, notes["limits"])
+
     def evaluation(self, samples: Samples) -> Runner:
         """The inference program with the loss and the outputs whose accuracy is counted."""
         graph, outputs, notes = self.trace(samples, training=False)
@@ -82,10 +92,8 @@ class Objective:
     def arrays(self, runner: Runner, samples: Samples, scale: float = 1.0) -> list[NDArray[Any]]:
         """The arrays of the program's input slots. Labels are checked here, before the step."""
         found = dict(zip(input_names(len(samples.inputs)), self.net.engine.convert_all(runner, samples.inputs), strict=True))
+        _check_labels(samples, runner.extra["limits"])
         for name, array in leaves(samples.targets, "target"):
-            limit = runner.extra["limits"].get(name)
-            if limit is not None:
-                losses.check_labels(array, limit, name.replace("target", "targets", 1))
             found[name] = np.ascontiguousarray(array)
         if samples.weights is not None:
             found["sample_weight"] = np.ascontiguousarray(samples.weights)
@@ -130,6 +138,12 @@ class Figures:
         if not self.samples:
             return {}
         return {"loss": self.loss / self.samples, **{figure: hits / self.samples for figure, hits in self.hits.items()}}
+
+
+def _check_labels(samples: Samples, limits: Mapping[str, int]) -> None:
+    for name, array in leaves(samples.targets, "target"):
+        if name in limits:
+            losses.check_labels(array, limits[name], name.replace("target", "targets", 1))
 
 
 def _watched(outputs: Outputs, targets: Any) -> dict[str, str]:

@@ -120,7 +120,8 @@ def explain(
 ) -> Explanation:
     """Per step of the program for batches of ``input_shape``: algorithm, kernel, blocking, and one line per refused faster candidate.
 
-    For a built net the batch axis may be left out: a batch of one. ``print`` shows a table; ``.steps`` is the same as data. The reasons come from the code that chose. Arguments as of ``plan``.
+    ``print`` shows a table; ``.steps`` is the same as data. The reasons come from the code that chose. Arguments as of ``plan``; for a
+    built net the batch axis may be left out: a batch of one.
     """
     compiled, _ = compile_for(net, (input_shape, *more_shapes), training=training, loss=loss, optimizer=optimizer, input_dtype=input_dtype)
     return Explanation(tuple(compiled.program.steps()))

@@ -157,8 +157,12 @@ class Trainer:
         """
         if epochs < 0 or batch_size < 1:
             raise ValueError(f"fit: epochs must be at least 0 and batch_size at least 1, got {epochs} and {batch_size}")
+        from wiesel.data import Dataset
+
         data, held_back = self._split(data_or_x, y, validation)
         batches = self._batches(data, None if data is not data_or_x else y, batch_size, shuffle, augment, sample_weight, workers)
+        if isinstance(data, Dataset) and self.net.class_names is None and data.class_names is not None:
+            self.net.class_names = list(data.class_names)
         heard = [hook if isinstance(hook, Callback) else _EpochFunction(hook) for hook in callbacks]
         if self._resuming:
             if self.batch and batch_size != self.batch_size:
@@ -266,6 +270,8 @@ class Trainer:
             self._warn_sorted(data.y, shuffle)
             weights = None if sample_weight is None else np.asarray(sample_weight)
             if weights is None:
+                first = self.objective.samples(*data.slice(0, 1))
+                self.objective.check_labels(Samples(first.inputs, losses.target_arrays(self.loss, data.y)))
                 return DatasetBatches(
                     data, batch_size, shuffle=shuffle, seed=self.seed, augment=augment, workers=workers,
                     targets=lambda t: losses.target_arrays(self.loss, t),
@@ -275,6 +281,7 @@ class Trainer:
             samples = self.objective.samples(data, y, sample_weight)
             for _, target in leaves(samples.targets, "target"):
                 self._warn_sorted(target, shuffle)
+        self.objective.check_labels(samples)
         if augment is not None:
             raise TypeError("fit: augment works on a single array of pictures with one target array and no sample_weight")
         return ArrayBatches(samples, batch_size, shuffle=shuffle, seed=self.seed)
@@ -524,7 +531,7 @@ class Trainer:
         self.memory.emit_mark(em, layout)
 
     def _program_key(self) -> tuple[Any, ...]:
-        return (id(self), self.accumulate, self.clip_norm, self.clip_value)
+        return (self.objective.token, self.accumulate, self.clip_norm, self.clip_value)
 
     def _store(self) -> Store:
         store = self.net.engine.store

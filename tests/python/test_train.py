@@ -421,3 +421,31 @@ def test_s109_lenet5_learns() -> None:
     from wiesel.summary import summarize
 
     assert summarize(net).macs == 416_520
+
+
+def test_labels_are_checked_before_the_first_step() -> None:
+    x, y = classes(60)
+    y = np.concatenate([y[:59], [3]])
+    trainer = wl.Trainer(mlp())
+    for data in ((x, y), (Dataset(x, y),), ((x,), y)):
+        with pytest.raises(ValueError, match="label 3 at index 59"):
+            trainer.fit(*data, batch_size=8, shuffle=False)
+    assert trainer.step_count == 0
+
+
+def test_one_trainer_after_the_other_on_one_net() -> None:
+    x, y = classes(32)
+    net = mlp().build((4,), seed=0)
+    for _ in range(8):  # addresses of trainers are used again; their programs must not be
+        trainer = wl.Trainer(net, optimizer=optim.SGD(0.1))
+        trainer.step(x, y)
+        trainer.step(x, y)
+        assert trainer.step_count == 2
+        del trainer
+
+
+def test_class_names_of_the_data_become_those_of_the_net() -> None:
+    x, y = classes(60)
+    net = mlp()
+    wl.Trainer(net).fit(Dataset(x, y, class_names=["a", "b", "c"]), epochs=1)
+    assert set(net.predict(x)) <= {"a", "b", "c"}

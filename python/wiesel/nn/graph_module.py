@@ -58,7 +58,8 @@ class GraphModule(Module):
         known: list[Any] = []
         for tensor, (shape, dtype) in zip(inputs, described["inputs"], strict=True):
             if list(tensor.shape) != list(shape) or tensor.dtype != dtype:
-                raise ValueError(f"this net was saved as a graph for inputs {Type(tuple(shape), dtype)}, got {tensor.type}")
+                kind = ValueError if list(tensor.shape) != list(shape) else TypeError
+                raise kind(f"this net was saved as a graph for inputs {Type(tuple(shape), dtype)}, got {tensor.type}")
             known.append(tensor)
         base = trace.path
         for name in (*self._description["params"], *self._description["states"]):

@@ -245,7 +245,8 @@ class Module:
     def build(self, *input_shapes: Shape, seed: int = 0) -> Self:
         """Finds all shapes and initialises the parameters with ``seed``; a net that is not built is built by its first call or step.
 
-        ``input_shapes`` are those of one sample, one per input: ``net.build((28, 28, 1))``. Returns self.
+        ``input_shapes`` are those of one sample, one per input: ``net.build((28, 28, 1))``. A net that is built keeps its values.
+        Returns self.
         """
         self.engine.build(input_shapes, seed=seed)
         return self
