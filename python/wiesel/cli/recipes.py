@@ -71,7 +71,7 @@ class Recipe:
 _RECIPES = {
     "digits": Recipe("digits", "digits", epochs=30, batch_size=32, lr=0.05),
     "mnist": Recipe("mnist", "lenet5", epochs=10, batch_size=64, lr=0.05, pad=2),
-    "fashion-mnist": Recipe("fashion-mnist", "fashion", epochs=8, batch_size=64, lr=0.1, flip=True),
+    "fashion-mnist": Recipe("fashion-mnist", "fashion", epochs=8, batch_size=64, lr=0.05, flip=True),
     "cifar10": Recipe("cifar10", "resnet14", epochs=10, batch_size=128, lr=0.3, pad=4, flip=True),
 }
 

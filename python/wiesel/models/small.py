@@ -23,10 +23,8 @@ def mnist(classes: int = 10, *, dropout: float = 0.5, pixels: Pixels | None = No
 
 
 def fashion(classes: int = 10, *, dropout: float = 0.3, pixels: Pixels | None = None) -> nn.Sequential:
-    """For 28 x 28 articles of clothing: three normalised convolutions (32, 64, 128), two poolings, then averaged. 0.09 M parameters."""
-    features = nn.Sequential(
-        *conv_norm(32), nn.MaxPool2d(2), *conv_norm(64), nn.MaxPool2d(2), *conv_norm(128), nn.GlobalAvgPool2d()
-    )  # fmt: skip
+    """For 28 x 28 articles of clothing: three normalised convolutions (32, 64, 128), each pooled. 0.10 M parameters."""
+    features = nn.Sequential(*conv_norm(32), nn.MaxPool2d(2), *conv_norm(64), nn.MaxPool2d(2), *conv_norm(128), nn.MaxPool2d(2))
     return assemble(features, nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(classes)), pixels)
 
 
