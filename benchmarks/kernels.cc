@@ -10,7 +10,7 @@
 #include <chrono>
 #include <iostream>
 
-#include "../tests/cpp/harness.h"
+#include "harness.h"
 #include "kernels/brgemm/brgemm.h"
 #include "ops/conv.h"
 
