@@ -223,11 +223,10 @@ class Trainer:
 
     def _figures_of_step(self, samples: Samples, planned: int) -> Figures:
         if len(samples.inputs) == 1 and samples.weights is None:
-            outputs = self._repeat(samples.inputs[0], samples.targets, planned)
-            if outputs is not None:
-                assert self._recent is not None
+            repeated = self._repeat(samples.inputs[0], samples.targets, planned)
+            if repeated is not None:
                 figures = Figures()
-                figures.add(self._recent.runner, outputs, samples)
+                figures.add(*repeated, samples)
                 return figures
         return self._train_on(samples, planned)
 
@@ -306,9 +305,9 @@ class Trainer:
         Plans for the largest batch seen so far, so a smaller last batch needs no new program.
         """
         self._interrupted = False
-        outputs = None if sample_weight is not None else self._repeat(x, y, self.planned)
-        if outputs is not None:
-            loss = float(outputs[0])
+        repeated = None if sample_weight is not None else self._repeat(x, y, self.planned)
+        if repeated is not None:
+            loss = float(repeated[1][0])
         else:
             samples = self.objective.samples(x, y, sample_weight)
             self.planned = max(self.planned, len(samples))
@@ -369,19 +368,20 @@ class Trainer:
         if sorted(slots) == ["input", "target"] and not runner.compiled.prepares:
             limit = runner.extra["limits"].get("target", 0)
             dtypes = samples.inputs[0].dtype, samples.targets.dtype
-            self._recent = _Recent((structure.now(), self._program_key()), runner, *dtypes, limit, slots[0] == "input")
+            self._recent = _Recent((structure.now(), self._program_key()), weakref.ref(runner), *dtypes, limit, slots[0] == "input")
 
-    def _repeat(self, x: Any, y: Any, planned: int) -> list[NDArray[Any]] | None:
+    def _repeat(self, x: Any, y: Any, planned: int) -> tuple[Runner, list[NDArray[Any]]] | None:
         """The step once more on a batch of the same kind as the last one, without the detours; None where anything is different.
 
-        Returns the outputs (loss, then the watched ones), good until the next step.
+        Returns its program and the outputs (loss, then the watched ones), good until the next step.
         """
         recent = self._recent
-        if recent is None or recent.key != (structure.now(), self._program_key()) or recent.runner.n != planned:
+        runner = None if recent is None else recent.runner()
+        if recent is None or runner is None or recent.key != (structure.now(), self._program_key()) or runner.n != planned:
             return None
         if type(x) is not np.ndarray or type(y) is not np.ndarray:
             return None
-        runner, n = recent.runner, len(x)
+        n = len(x)
         of_x, of_y = (slot.type for slot in (runner.compiled.inputs if recent.input_first else reversed(runner.compiled.inputs)))
         if (
             not 0 < n <= runner.n or n != len(y) or x.dtype != recent.x_dtype or x.dtype != NUMPY_DTYPES[of_x.dtype]
@@ -403,7 +403,7 @@ class Trainer:
             with runner.extra["guard"]:
                 self._write_scalars(0, 0)
                 self._run(runner, ("forward", "grad", "update"), [x, target] if recent.input_first else [target, x], outputs, n)
-        return outputs
+        return runner, outputs
 
     def _run(self, runner: Runner, entries: Sequence[str], arrays: Sequence[Any], outputs: Sequence[Any], n: int) -> None:
         bits = runner.bits(*entries)
@@ -608,10 +608,10 @@ class Trainer:
 
 @dataclass(frozen=True, slots=True)
 class _Recent:
-    """The program of the last step, and for which arrays it may be run again at once."""
+    """The program of the last step, and for which arrays it may be run again at once. The net owns it: ``release`` drops it."""
 
     key: tuple[Any, ...]
-    runner: Runner
+    runner: weakref.ref[Runner]
     x_dtype: np.dtype[Any]
     y_dtype: np.dtype[Any]
     limit: int
