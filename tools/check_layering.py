@@ -37,9 +37,9 @@ def cpp_problems() -> Iterator[str]:
                 yield f"{name}:{number}: cpp/ includes src/"
             if path.name != "threads.cc" and re.search(r"#pragma\s+omp|<omp\.h>|\bomp_[a-z_]+\(", line):
                 yield f"{name}:{number}: OpenMP belongs in cpp/runtime/threads.cc"
-            if "kernels/" in str(name) and path.suffix == ".cc" and path.name not in ("dispatch.cc",):
-                if line.startswith("#include") and not KERNEL_INCLUDES.match(line):
-                    yield f"{name}:{number}: a kernel source may not include {line.split(maxsplit=1)[1]}"
+            kernel = "kernels/" in str(name) and path.suffix == ".cc" and path.name != "dispatch.cc"
+            if kernel and line.startswith("#include") and not KERNEL_INCLUDES.match(line):
+                yield f"{name}:{number}: a kernel source may not include {line.split(maxsplit=1)[1]}"
             if re.search(r"\b(printf|puts|abort|exit)\s*\(", line.split("//")[0]) and "snprintf" not in line:
                 yield f"{name}:{number}: the library never prints or aborts"
 

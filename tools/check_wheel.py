@@ -1,6 +1,6 @@
 """Checks a built wheel: at most 8 MB, 25 MB installed, one run-time dependency, no foreign symbols, no static TLS.
 
-    python tools/check_wheel.py dist/wiesel-*.whl
+python tools/check_wheel.py dist/wiesel-*.whl
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def problems_of(wheel: Path) -> list[str]:
         if installed > 25 * MB:
             problems.append(f"{installed / MB:.1f} MB installed; at most 25 are allowed")
         metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        needed = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
+        requirements = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist:")]
+        needed = [line for line in requirements if "extra ==" not in line]
         if len(needed) != 1 or "numpy" not in needed[0]:
             problems.append(f"the one run-time dependency is NumPy, found {needed}")
         for name in archive.namelist():
