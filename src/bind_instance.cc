@@ -87,8 +87,9 @@ struct StopCheck {
     bool stop;
     if (self.hooked) {
       try {
-        stop = stop_hook()().cast<bool>();
-        if (stop) PyErr_SetString(PyExc_KeyboardInterrupt, "stopped between two steps");
+        const py::object answer = stop_hook()();
+        stop = PyObject_IsTrue(answer.ptr()) != 0;  // -1 with an error set: stop with it
+        if (stop && !PyErr_Occurred()) PyErr_SetString(PyExc_KeyboardInterrupt, "stopped between two steps");
       } catch (py::error_already_set& error) {
         error.restore();
         stop = true;
@@ -312,6 +313,7 @@ PyObject* InstanceHandle::call(PyObject* x) {
 }
 
 size_t InstanceHandle::arena_high_water() {
+  const py::gil_scoped_release release;  // whoever holds the mutex may be asking for the GIL
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!canary_) {
     std::memset(arena_->data, kCanary, arena_->bytes);

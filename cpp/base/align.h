@@ -5,10 +5,18 @@ namespace wl {
 
 constexpr int64_t kCacheLine = 64;
 
-constexpr int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t round_up(int64_t a, int64_t b) { return div_up(a, b) * b; }
-constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t div_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+constexpr int64_t round_up(int64_t a, int64_t b) {
+  return div_up(a, b) * b;
+}
+constexpr int64_t min_of(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+constexpr int64_t max_of(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 
 // The i-th of `parts` nearly equal pieces of [0, total): pieces differ by at most one.
 struct Range {

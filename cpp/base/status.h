@@ -17,7 +17,8 @@ struct Status {
 #if defined(__GNUC__)
   __attribute__((format(printf, 2, 3)))
 #endif
-  static Status error(Code code, const char* format, ...) {
+  static Status
+  error(Code code, const char* format, ...) {
     Status s;
     s.code = code;
     va_list args;
@@ -29,16 +30,16 @@ struct Status {
 };
 
 // Leaves the enclosing function with the status of `expr` unless it is good.
-#define WL_TRY(expr)                        \
-  do {                                      \
-    ::wl::Status wl_try_status = (expr);    \
+#define WL_TRY(expr)                          \
+  do {                                        \
+    ::wl::Status wl_try_status = (expr);      \
     if (!wl_try_status) return wl_try_status; \
   } while (0)
 
 // Leaves the enclosing function with an `invalid` status unless `cond` holds.
-#define WL_CHECK(cond, ...)                                                        \
-  do {                                                                             \
-    if (!(cond)) return ::wl::Status::error(::wl::Code::invalid, __VA_ARGS__);     \
+#define WL_CHECK(cond, ...)                                                    \
+  do {                                                                         \
+    if (!(cond)) return ::wl::Status::error(::wl::Code::invalid, __VA_ARGS__); \
   } while (0)
 
 }  // namespace wl

@@ -25,12 +25,15 @@ struct Tensor {
   DType dtype = DType::f32;
   uint8_t rank = 0;
   Buffer buffer = Buffer::arena;
-  bool batch = false;           // dims[0] is the batch extent: planned N in the program, n while running
-  int64_t offset = 0;           // bytes from the start of the buffer
-  int64_t dims[kMaxRank] = {};  // extents
+  bool batch = false;              // dims[0] is the batch extent: planned N in the program, n while running
+  int64_t offset = 0;              // bytes from the start of the buffer
+  int64_t dims[kMaxRank] = {};     // extents
   int64_t strides[kMaxRank] = {};  // in elements; 0 repeats (broadcast), never negative
 
-  template <class T> T* as() const { return reinterpret_cast<T*>(data); }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data);
+  }
   float* f32() const { return as<float>(); }
   int64_t dim_from_end(int i) const { return dims[rank - 1 - i]; }  // dim_from_end(0) is the channel extent
   int64_t elements() const {

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <new>
@@ -175,8 +176,8 @@ int default_threads() {
     const long wish = strtol(text, nullptr, 10);
     if (wish >= 1 && wish <= kMaxThreads) return int(wish);
   }
-  int threads = 1;
-  cpu_set_t set;
+  int threads = int(sysconf(_SC_NPROCESSORS_ONLN));
+  cpu_set_t set;  // fails on machines with more than 1024 processors
   if (sched_getaffinity(0, sizeof set, &set) == 0) threads = CPU_COUNT(&set);
   const double quota = cpu_quota("/proc/self/cgroup", "/sys/fs/cgroup");
   const int granted = int(quota) + (quota > int(quota));

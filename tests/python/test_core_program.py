@@ -316,8 +316,13 @@ def test_the_gil_is_released() -> None:
         time.sleep(0.1)
         count = sum(range(100_000))
         assert not done.is_set()
+        reader = threading.Thread(target=lambda: instance.arena_high_water)  # waits for the run, not with the GIL
+        reader.start()
+        time.sleep(0.05)
         stop = True
+        reader.join(5)
         thread.join(5)
+        assert not reader.is_alive()
         assert done.is_set()
         assert count
     finally:

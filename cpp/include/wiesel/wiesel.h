@@ -118,9 +118,9 @@ typedef struct wl_run {
   int64_t n;                 /* batch extent, 1 ... wl_program_batch() */
   const void* const* inputs; /* one array per slot */
   void* const* outputs;
-  const wl_scalar* scalars;  /* WL_SCALAR_SLOTS of them for programs that train, else null */
-  int threads;               /* at most max_threads; 0: all of them */
-  int (*stop)(void*);        /* asked between two steps; not 0 ends the run. May be null */
+  const wl_scalar* scalars; /* WL_SCALAR_SLOTS of them for programs that train, else null */
+  int threads;              /* at most max_threads; 0: all of them */
+  int (*stop)(void*);       /* asked between two steps; not 0 ends the run. May be null */
   void* stop_context;
 } wl_run;
 
