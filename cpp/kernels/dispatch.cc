@@ -8,8 +8,8 @@
 namespace wl {
 
 // isas.inc is written by CMake from isa.cmake: WL_ISA_ENTRY(name) for each level, slowest first.
-#define WL_ISA_ENTRY(name) \
-  namespace name {         \
+#define WL_ISA_ENTRY(name)    \
+  namespace name {            \
   extern const Kernels table; \
   }
 WL_ISA_ENTRY(ref)
@@ -37,7 +37,9 @@ const Runnable& runnable() {
 
 }  // namespace
 
-const Kernels* const* runnable_kernels() { return runnable().tables; }
+const Kernels* const* runnable_kernels() {
+  return runnable().tables;
+}
 
 const Kernels* find_kernels(const char* isa) {
   for (const Kernels* const* k = runnable_kernels(); *k; ++k)

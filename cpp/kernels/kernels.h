@@ -9,8 +9,8 @@ namespace wl {
 #undef WL_FAMILY
 
 struct Kernels {
-  const char* isa;      // "ref", "baseline", "avx2", "avx512", "neon"
-  int lanes;            // float32 lanes of a vector; 1 for ref
+  const char* isa;  // "ref", "baseline", "avx2", "avx512", "neon"
+  int lanes;        // float32 lanes of a vector; 1 for ref
 #define WL_FAMILY(name, Type) const Type* name;
 #include "kernels/families.inc"
 #undef WL_FAMILY

@@ -4,6 +4,7 @@
 
 namespace wl {
 
+// clang-format off
 //  name, number, what the gradient rule reads: x (the input), y (the output) or - (nothing).  alpha and beta as documented.
 #define WL_UNARY_KINDS(K)                                                                        \
   K(none, 0, n)           /* x */                                                                \
@@ -31,6 +32,7 @@ namespace wl {
   K(greater, 7) K(equal, 8)
 
 #define WL_REDUCE_KINDS(K) K(sum, 0) K(mean, 1) K(max, 2)
+// clang-format on
 
 #define WL_ENUM_ENTRY(name, number, ...) name = number,
 enum class UnaryKind : int32_t { WL_UNARY_KINDS(WL_ENUM_ENTRY) };

@@ -37,8 +37,8 @@ constexpr int kMaxInputs = 8, kMaxOutputs = 4, kMaxAttrs = 24;
 struct Step {
   Opcode opcode{};
   uint8_t n_in = 0, n_out = 0, n_attr = 0, entry = 0;
-  const char* path = "";                  // module path, for messages
-  const Tensor* in[kMaxInputs] = {};      // null when absent; entries past n_in are null too
+  const char* path = "";              // module path, for messages
+  const Tensor* in[kMaxInputs] = {};  // null when absent; entries past n_in are null too
   const Tensor* out[kMaxOutputs] = {};
   Attr attrs[kMaxAttrs];
 
@@ -71,15 +71,18 @@ struct Run {
 // `workspace` may depend on the thread count, never anything that changes bits.
 struct Choice {
   Algorithm algorithm = Algorithm::direct;
-  int64_t workspace = 0;     // bytes for `threads` threads
-  int64_t packed = 0;        // bytes of the packed weights that conv_pack writes for this algorithm: equal on every ISA; 0: reads canonical weights
-  char kernel[48] = "";      // e.g. "brgemm 12x32"
-  char blocking[160] = "";   // free text for explain()
-  char refused[256] = "";    // "; "-separated: "<algorithm>: <why not>"
+  int64_t workspace = 0;  // bytes for `threads` threads
+  int64_t packed =
+      0;  // bytes of the packed weights that conv_pack writes for this algorithm: equal on every ISA; 0: reads canonical weights
+  char kernel[48] = "";     // e.g. "brgemm 12x32"
+  char blocking[160] = "";  // free text for explain()
+  char refused[256] = "";   // "; "-separated: "<algorithm>: <why not>"
 };
 
 // Input `i` and output `o` may be one storage: a bit of Op::in_place.
-constexpr uint32_t in_place(int i, int o) { return 1u << (kMaxOutputs * i + o); }
+constexpr uint32_t in_place(int i, int o) {
+  return 1u << (kMaxOutputs * i + o);
+}
 
 struct Op {
   const char* name;
@@ -94,13 +97,19 @@ struct Op {
 // The op behind a number, or null. (ops/table.cc expands ops.inc: each op file defines `extern const Op op_<name>`.)
 const Op* find_op(uint16_t opcode);
 
-// Runs body(task, thread) for every task in [0, tasks) on at most run.threads threads, 0 <= thread < run.threads; returns when all are done.
-// Which thread gets which task is free, so bits may depend on the task alone. Below `cost` (rough nanoseconds of the whole
-// loop on one thread) of 10 µs it runs on the caller's thread. Defined in runtime/threads.cc, the one file that names OpenMP.
+// Runs body(task, thread) for every task in [0, tasks) on at most run.threads threads, 0 <= thread < run.threads; returns when all are
+// done. Which thread gets which task is free, so bits may depend on the task alone. Below `cost` (rough nanoseconds of the whole loop on
+// one thread) of 10 µs it runs on the caller's thread. Defined in runtime/threads.cc, the one file that names OpenMP.
 void parallel_for_impl(int threads, int64_t tasks, void (*call)(void*, int64_t, int), void* body);
 
-template <class T> struct RemoveReference { using type = T; };
-template <class T> struct RemoveReference<T&> { using type = T; };
+template <class T>
+struct RemoveReference {
+  using type = T;
+};
+template <class T>
+struct RemoveReference<T&> {
+  using type = T;
+};
 
 template <class Body>
 void parallel_for(const Run& run, int64_t tasks, double cost_ns, Body&& body) {

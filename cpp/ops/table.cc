@@ -9,7 +9,8 @@ namespace wl {
 const Op* find_op(uint16_t opcode) {
   switch (opcode) {
 #define WL_OP(number, name) \
-  case number: return &op_##name;
+  case number:              \
+    return &op_##name;
 #include "ops/ops.inc"
 #undef WL_OP
   }
