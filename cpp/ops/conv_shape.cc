@@ -120,6 +120,7 @@ namespace {
 
 // Winograd is chosen where it is clearly quicker by the cost model: its rounding errors are larger.
 constexpr double kWinogradMargin = 0.85;
+constexpr int64_t kWinogradChannels = 32;
 
 void refuse(Choice* choice, const char* algorithm, const char* reason) {
   const size_t used = strlen(choice->refused);
@@ -144,6 +145,10 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection dir
   refuse(choice, "depthwise", "more than one input channel per group");
   if (!winograd_possible(s)) {
     refuse(choice, "winograd", s.g > 1 ? "more than one group" : "not a 3x3 kernel of stride 1 without dilation and with padding up to 2");
+    return Algorithm::direct;
+  }
+  if (min_of(s.ic, s.oc) < kWinogradChannels) {
+    refuse(choice, "winograd", "fewer than 32 channels: transforms cost as much as the products");
     return Algorithm::direct;
   }
   Algorithm best = Algorithm::direct;
