@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <initializer_list>
+
 #include "kernels/outer/outer.h"
 #include "ops/depthwise.h"
 #include "ops/partial_sums.h"
@@ -396,8 +398,7 @@ void run_direct(const Run& r, const Kernels& kernels, const ConvShape& shape, co
     combine_parts(r, kernels, w.parts - 1, w.elements(), sums, dw, true);
 }
 
-// --- the op
-// -------------------------------------------------------------------------------------------------------------------------------
+// --- the op -----------------------------------------------------------------------------------------------------------------------
 Status verify(const Step& step) {
   WL_CHECK(step.n_in == 2 && step.in[0] && step.in[1], "%s: conv_bwd_weights takes x and dy", step.path);
   WL_CHECK(step.n_out == 1 && step.out[0], "%s: conv_bwd_weights has one output", step.path);
@@ -406,24 +407,39 @@ Status verify(const Step& step) {
   return conv_verify_weights(step, conv_shape(step, x, dy, &dw), dw);
 }
 
-void choose(const Step& step, const Kernels& active, int threads, Choice* choice) {
-  const Tensor &x = *step.in[0], &dy = *step.in[1], &dw = *step.out[0];
-  const ConvShape s = conv_shape(step, x, dy, &dw);
-  const Kernels& kernels = conv_kernels(step, active);
-  choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, choice);
-  if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::bwd_weights, kernels, threads, choice);
-  if (is_winograd(choice->algorithm)) return winograd_choose(s, ConvDirection::bwd_weights, choice->algorithm, kernels, threads, choice);
+void choose_direct(const ConvShape& s, const Tensor& x, const Tensor& dy, const Kernels& kernels, int threads, Choice* choice) {
   const OuterKernels& k = *kernels.outer;
   const Sweep w = sweep_of(s, x, dy, k);
   choice->workspace = (sums_elements(w) + threads * thread_elements(w, k)) * int64_t(sizeof(float));
   const char* forms[] = {"direct", "(kw, ic) merged", "patches"};
+  const char* packed = w.pack_x ? ", x and dy packed" : w.pack ? ", dy packed" : "";
   snprintf(choice->kernel, sizeof choice->kernel, "outer %dx%d", k.rows, k.columns);
   snprintf(choice->blocking, sizeof choice->blocking, "%s%s: %lld parts of the pixels x %lld blocks of dw, chunks of %lld x %lld pixels%s",
            forms[int(w.form)], w.swapped ? ", exchanged" : "", (long long)w.parts, (long long)(w.tasks() / w.parts),
-           (long long)w.chunk_rows, (long long)w.piece_columns(),
-           w.pack_x ? ", x and dy packed"
-           : w.pack ? ", dy packed"
-                    : "");
+           (long long)w.chunk_rows, (long long)w.piece_columns(), packed);
+}
+
+void choose(const Step& step, const Kernels& active, int threads, Choice* choice) {
+  const Tensor &x = *step.in[0], &dy = *step.in[1], &dw = *step.out[0];
+  const ConvShape s = conv_shape(step, x, dy, &dw);
+  const Kernels& kernels = conv_kernels(step, active);
+  const auto choose_as = [&](Algorithm a, Choice* c) {
+    if (a == Algorithm::depthwise)
+      depthwise_choose(s, ConvDirection::bwd_weights, kernels, threads, c);
+    else if (is_winograd(a))
+      winograd_choose(s, ConvDirection::bwd_weights, a, kernels, threads, c);
+    else
+      choose_direct(s, x, dy, kernels, threads, c);
+  };
+  choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, choice);
+  choose_as(choice->algorithm, choice);
+  // Left to itself, the op may decide otherwise for fewer pictures than planned: there is scratch for each algorithm.
+  if (Algorithm(step.i(AttrKey::algorithm)) != Algorithm::automatic || !winograd_possible(s)) return;
+  for (const Algorithm a : {Algorithm::direct, Algorithm::winograd2, Algorithm::winograd4}) {
+    Choice other;
+    choose_as(a, &other);
+    choice->workspace = max_of(choice->workspace, other.workspace);
+  }
 }
 
 void run(const Step& step, const Run& r) {

@@ -71,13 +71,15 @@ int64_t wide_elements(const ConvShape& s, int64_t rows) {
 }
 
 // The row of a forward or backward-weights sweep over output row oy; `wide` holds its input rows. False when no filter row lies inside.
-bool sweep_row(const ConvShape& s, const WideRows& wide, int64_t oy, int64_t channels, DepthwiseRow* row, const float** x, int64_t* ky) {
+bool sweep_row(const ConvShape& s, const WideRows& wide, int64_t oy, int64_t channels, int lanes, DepthwiseRow* row, const float** x,
+               int64_t* ky) {
   const Range k = window_inside(oy, s.kh, s.sh, s.dilh, s.pad_top, s.ih);
   row->channels = channels;
   row->columns = s.ow, row->width = s.iw;
   row->rows = k.size(), row->taps = s.kw;
   row->stride = s.sw, row->dilation = s.dilw, row->start = -s.pad_left;
   row->x_row = s.dilh * wide.row, row->x_col = wide.col;
+  row->w_row = s.kw * lanes, row->w_vector = s.taps() * lanes;
   *ky = k.begin;
   *x = k.size() ? wide.at(oy * s.sh - s.pad_top + k.begin * s.dilh) : wide.data;
   return k.size() > 0;
@@ -98,10 +100,6 @@ int64_t partials(const ConvShape& s) {
   return max_of(1, min_of(min_of(kMostPartials, chunks(s)), s.n * s.oh * s.ow / (8 * s.taps())));
 }
 
-int64_t weights_thread_elements(const ConvShape& s) {
-  return round_up(s.taps() * channel_block(s), 16) + wide_elements(s, chunk_rows(s));
-}
-
 int64_t data_rows(const ConvShape& s) {
   return s.ocg() == 1 ? rows_per_task(s.n, s.ih, s.iw * s.oc) : min_of(s.ih, 4);
 }
@@ -109,17 +107,68 @@ int64_t fwd_rows(const ConvShape& s) {
   return s.ocg() == 1 ? rows_per_task(s.n, s.oh, s.ow * s.oc) : min_of(s.oh, 4);
 }
 
+// Packed weights, or sums, of a block of channels.
+int64_t packed_elements(const ConvShape& s) {
+  return round_up(s.taps() * channel_block(s), 16);
+}
+
 int64_t thread_elements(const ConvShape& s, ConvDirection direction) {
   switch (direction) {
-    case ConvDirection::fwd: return wide_elements(s, fwd_rows(s));
-    case ConvDirection::bwd_data: return s.ocg() == 1 ? 0 : round_up(s.iw * s.oc, 16);
-    case ConvDirection::bwd_weights: return weights_thread_elements(s);
+    case ConvDirection::fwd: return packed_elements(s) + wide_elements(s, fwd_rows(s));
+    case ConvDirection::bwd_data: return packed_elements(s) + (s.ocg() == 1 ? 0 : round_up(s.iw * s.oc, 16));
+    case ConvDirection::bwd_weights: return packed_elements(s) + wide_elements(s, chunk_rows(s));
   }
   return 0;
 }
 
 int64_t partial_elements(const ConvShape& s) {
   return partials(s) == 1 ? 0 : round_up(partials(s) * s.taps() * s.oc, 16);
+}
+
+// --- backward-data: the inputs of one phase, i = phase + p*stride along both axes, see the same taps ---
+WindowTaps row_taps(const ConvShape& s, int64_t phase) {
+  return window_taps(phase, s.kh, s.sh, s.dilh, s.pad_top);
+}
+WindowTaps column_taps(const ConvShape& s, int64_t phase) {
+  return window_taps(phase, s.kw, s.sw, s.dilw, s.pad_left);
+}
+
+// Packs the weights of every phase one behind the other, taps by rising outputs.
+void pack_phases(const Kernels& kernels, const ConvShape& s, const float* w, Channels channels, float* packed) {
+  const int64_t width = round_up(channels.count, kernels.lanes);
+  for (int64_t py = 0; py < min_of(s.sh, s.ih); ++py)
+    for (int64_t px = 0; px < min_of(s.sw, s.iw); ++px) {
+      const WindowTaps ty = row_taps(s, py), tx = column_taps(s, px);
+      if (ty.count == 0 || tx.count == 0) continue;
+      const float* from = w + (ty.k_last() * s.kw + tx.k_last()) * s.oc + channels.begin;
+      kernels.depthwise->pack(ty.count, tx.count, channels.count, from, -ty.k_step * s.kw * s.oc, -tx.k_step * s.oc, packed);
+      packed += ty.count * tx.count * width;
+    }
+}
+
+// One row of dx, or of its wide form: a block of channels at steps of to_col.
+void data_row(const Kernels& kernels, const ConvShape& s, const Tensor& dy, int64_t image, int64_t iy, Channels channels,
+              const float* packed, float* to, int64_t to_col) {
+  const int64_t width = round_up(channels.count, kernels.lanes), phases_x = min_of(s.sw, s.iw);
+  int64_t taps_x = 0;
+  for (int64_t px = 0; px < phases_x; ++px) taps_x += column_taps(s, px).count;
+  for (int64_t py = 0; py < iy % s.sh; ++py) packed += row_taps(s, py).count * taps_x * width;
+  const WindowTaps all = row_taps(s, iy % s.sh), ty = window_taps_inside(iy, s.kh, s.sh, s.dilh, s.pad_top, s.oh);
+  const int64_t skipped = ty.count ? (all.k_last() - ty.k_last()) / ty.k_step : 0;  // filter rows that would read above the first row of dy
+  for (int64_t px = 0; px < phases_x; ++px) {
+    const WindowTaps tx = column_taps(s, px);
+    DepthwiseRow row{};
+    row.channels = channels.count;
+    row.columns = div_up(s.iw - px, s.sw), row.width = s.ow;
+    row.rows = ty.count, row.taps = tx.count;
+    row.stride = 1, row.dilation = tx.o_step, row.start = tx.count ? tx.o_last() : 0;
+    row.x_row = ty.o_step * dy.strides[1], row.x_col = dy.strides[2];
+    row.w_row = tx.count * kernels.lanes, row.w_vector = all.count * row.w_row;
+    row.y_col = s.sw * to_col;
+    const float* from = dy.f32() + image * dy.strides[0] + (ty.count ? ty.o_last() * dy.strides[1] : 0) + channels.begin;
+    kernels.depthwise->convolve_row(row, from, packed + skipped * row.w_row, to + px * to_col + channels.begin, nullptr);
+    packed += all.count * tx.count * width;
+  }
 }
 
 }  // namespace
@@ -143,18 +192,20 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
                    const ConvEpilogueOperands& e) {
   const int64_t block_rows = fwd_rows(s), row_blocks = div_up(s.oh, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
   const int64_t scratch = thread_elements(s, ConvDirection::fwd);
+  const bool plain = !e.bias && !e.residual && e.activation == UnaryKind::none;
   parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
     const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.oh, begin + block_rows);
+    float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
+    float* wide_scratch = packed + packed_elements(s);
     for (int64_t block = 0; block < channel_blocks; ++block) {
       const Channels channels = channels_of(s, block);
-      const WideRows wide =
-          wide_rows(kernels, s, x, image, input_rows(s, begin, end), channels, reinterpret_cast<float*>(run.workspace) + thread * scratch);
+      kernels.depthwise->pack(s.kh, s.kw, channels.count, w + channels.begin, s.kw * s.oc, s.oc, packed);
+      const WideRows wide = wide_rows(kernels, s, x, image, input_rows(s, begin, end), channels, wide_scratch);
       for (int64_t oy = begin; oy < end; ++oy) {
         DepthwiseRow row{};
         const float* from = nullptr;
         int64_t ky = 0;
-        sweep_row(s, wide, oy, channels.count, &row, &from, &ky);
-        row.w_row = s.kw * s.oc, row.w_tap = s.oc;
+        sweep_row(s, wide, oy, channels.count, kernels.lanes, &row, &from, &ky);
         row.y_col = y.strides[2];
         const int64_t at = image * y.strides[0] + oy * y.strides[1] + channels.begin;
         DepthwiseEpilogue epilogue{};
@@ -165,7 +216,7 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
           epilogue.residual_col = r.strides[2];
         }
         epilogue.activation = e.activation, epilogue.alpha = e.alpha, epilogue.beta = e.beta;
-        kernels.depthwise->convolve_row(row, from, w + ky * row.w_row + channels.begin, y.f32() + at, &epilogue);
+        kernels.depthwise->convolve_row(row, from, packed + ky * row.w_row, y.f32() + at, plain ? nullptr : &epilogue);
       }
     }
   });
@@ -176,41 +227,32 @@ void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape&
   const int64_t m = s.ocg(), scratch = thread_elements(s, ConvDirection::bwd_data);
   parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
     const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.ih, begin + block_rows);
-    float* wide = reinterpret_cast<float*>(run.workspace) + thread * scratch;
-    // With a multiplier all channels of one row are gathered in scratch before they are narrowed.
-    const int64_t outer = m == 1 ? channel_blocks : end - begin, inner = m == 1 ? end - begin : channel_blocks;
-    for (int64_t i = 0; i < outer; ++i)
-      for (int64_t j = 0; j < inner; ++j) {
-        const Channels channels = channels_of(s, m == 1 ? i : j);
-        const int64_t iy = begin + (m == 1 ? j : i);
-        const WindowTaps ty = window_taps_inside(iy, s.kh, s.sh, s.dilh, s.pad_top, s.oh);
-        float* to = m == 1 ? dx.f32() + image * dx.strides[0] + iy * dx.strides[1] : wide;
-        const int64_t to_col = m == 1 ? dx.strides[2] : s.oc;
-        // The columns of one phase, ix = phase + p*sw, see the same taps.
-        for (int64_t phase = 0; phase < min_of(s.sw, s.iw); ++phase) {
-          const WindowTaps tx = window_taps(phase, s.kw, s.sw, s.dilw, s.pad_left);
-          DepthwiseRow row{};
-          row.channels = channels.count;
-          row.columns = div_up(s.iw - phase, s.sw), row.width = s.ow;
-          row.rows = ty.count, row.taps = tx.count;
-          row.stride = 1, row.dilation = tx.o_step, row.start = tx.count ? tx.o_last() : 0;
-          row.x_row = ty.o_step * dy.strides[1], row.x_col = dy.strides[2];
-          row.w_row = -ty.k_step * s.kw * s.oc, row.w_tap = -tx.k_step * s.oc;
-          row.y_col = s.sw * to_col;
-          const bool any = ty.count && tx.count;
-          const float* from = dy.f32() + image * dy.strides[0] + (any ? ty.o_last() * dy.strides[1] : 0) + channels.begin;
-          const float* weights = w + (any ? ty.k_last() * s.kw + tx.k_last() : 0) * s.oc + channels.begin;
-          kernels.depthwise->convolve_row(row, from, weights, to + phase * to_col + channels.begin, nullptr);
-        }
-        if (m > 1 && j == inner - 1)
-          kernels.depthwise->narrow(s.iw, s.ic, m, wide, s.oc, dx.f32() + image * dx.strides[0] + iy * dx.strides[1], dx.strides[2]);
+    float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
+    float* wide = packed + packed_elements(s);
+    if (m == 1) {
+      for (int64_t block = 0; block < channel_blocks; ++block) {
+        const Channels channels = channels_of(s, block);
+        pack_phases(kernels, s, w, channels, packed);
+        for (int64_t iy = begin; iy < end; ++iy)
+          data_row(kernels, s, dy, image, iy, channels, packed, dx.f32() + image * dx.strides[0] + iy * dx.strides[1], dx.strides[2]);
       }
+      return;
+    }
+    // With a multiplier all channels of a row are gathered in scratch before they are narrowed.
+    for (int64_t iy = begin; iy < end; ++iy) {
+      for (int64_t block = 0; block < channel_blocks; ++block) {
+        const Channels channels = channels_of(s, block);
+        pack_phases(kernels, s, w, channels, packed);
+        data_row(kernels, s, dy, image, iy, channels, packed, wide, s.oc);
+      }
+      kernels.depthwise->narrow(s.iw, s.ic, m, wide, s.oc, dx.f32() + image * dx.strides[0] + iy * dx.strides[1], dx.strides[2]);
+    }
   });
 }
 
 void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const Tensor& dy, float* dw) {
   const int64_t parts = partials(s), rows = chunk_rows(s), row_chunks = div_up(s.oh, rows), channel_blocks = div_up(s.oc, channel_block(s));
-  const int64_t elements = s.taps() * s.oc, scratch = weights_thread_elements(s);
+  const int64_t elements = s.taps() * s.oc, scratch = thread_elements(s, ConvDirection::bwd_weights);
   float* workspace = reinterpret_cast<float*>(run.workspace);
   float* sums = parts == 1 ? dw : workspace;  // [part][tap][oc]
   float* thread_scratch = workspace + partial_elements(s);
@@ -218,26 +260,25 @@ void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvSha
   parallel_for(run, parts * channel_blocks, cost, [&](int64_t task, int thread) {
     const int64_t part = task / channel_blocks;
     const Channels channels = channels_of(s, task % channel_blocks);
-    float* chunk_sum = thread_scratch + thread * scratch;  // [tap][channels of the block]
-    float* wide_scratch = chunk_sum + round_up(s.taps() * channel_block(s), 16);
+    float* chunk_sum = thread_scratch + thread * scratch;  // packed
+    float* wide_scratch = chunk_sum + packed_elements(s);
     float* sum = sums + part * elements + channels.begin;
     for (int64_t t = 0; t < s.taps(); ++t) memset(sum + t * s.oc, 0, size_t(channels.count) * sizeof(float));
     const Range range = piece(s.n * row_chunks, parts, part);
     for (int64_t chunk = range.begin; chunk < range.end; ++chunk) {
       const int64_t image = chunk / row_chunks, begin = chunk % row_chunks * rows, end = min_of(s.oh, begin + rows);
-      memset(chunk_sum, 0, size_t(s.taps() * channels.count) * sizeof(float));
+      memset(chunk_sum, 0, size_t(packed_elements(s)) * sizeof(float));
       const WideRows wide = wide_rows(kernels, s, x, image, input_rows(s, begin, end), channels, wide_scratch);
       for (int64_t oy = begin; oy < end; ++oy) {
         DepthwiseRow row{};
         const float* from = nullptr;
         int64_t ky = 0;
-        if (!sweep_row(s, wide, oy, channels.count, &row, &from, &ky)) continue;
-        row.w_row = s.kw * channels.count, row.w_tap = channels.count;
+        if (!sweep_row(s, wide, oy, channels.count, kernels.lanes, &row, &from, &ky)) continue;
         row.y_col = dy.strides[2];
         const float* gradient = dy.f32() + image * dy.strides[0] + oy * dy.strides[1] + channels.begin;
         kernels.depthwise->weights_row(row, from, gradient, chunk_sum + ky * row.w_row);
       }
-      for (int64_t t = 0; t < s.taps(); ++t) kernels.outer->add(channels.count, chunk_sum + t * channels.count, sum + t * s.oc);
+      kernels.depthwise->unpack_add(s.kh, s.kw, channels.count, chunk_sum, sum, s.kw * s.oc, s.oc);
     }
   });
   if (parts > 1) combine_parts(run, kernels, parts, elements, sums, dw, false);

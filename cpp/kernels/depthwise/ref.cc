@@ -5,6 +5,19 @@ namespace wl {
 namespace ref {
 namespace {
 
+// One lane: a vector of channels is one channel.
+void pack(int64_t rows, int64_t taps, int64_t channels, const float* w, int64_t w_row, int64_t w_tap, float* packed) {
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t t = 0; t < taps; ++t) packed[(c * rows + r) * taps + t] = w[r * w_row + t * w_tap + c];
+}
+
+void unpack_add(int64_t rows, int64_t taps, int64_t channels, const float* packed, float* dw, int64_t w_row, int64_t w_tap) {
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t t = 0; t < taps; ++t) dw[r * w_row + t * w_tap + c] += packed[(c * rows + r) * taps + t];
+}
+
 void convolve_row(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
   for (int64_t p = 0; p < d.columns; ++p)
     for (int64_t c = 0; c < d.channels; ++c) {
@@ -12,7 +25,7 @@ void convolve_row(const DepthwiseRow& d, const float* x, const float* w, float* 
       for (int64_t r = 0; r < d.rows; ++r)
         for (int64_t t = 0; t < d.taps; ++t) {
           const int64_t at = p * d.stride + t * d.dilation + d.start;
-          if (at >= 0 && at < d.width) sum += x[r * d.x_row + at * d.x_col + c] * w[r * d.w_row + t * d.w_tap + c];
+          if (at >= 0 && at < d.width) sum += x[r * d.x_row + at * d.x_col + c] * w[c * d.w_vector + r * d.w_row + t];
         }
       if (e) {
         if (e->bias) sum += e->bias[c];
@@ -30,7 +43,7 @@ void weights_row(const DepthwiseRow& d, const float* x, const float* dy, float* 
         const int64_t at = p * d.stride + t * d.dilation + d.start;
         if (at < 0 || at >= d.width) continue;
         for (int64_t c = 0; c < d.channels; ++c)
-          dw[r * d.w_row + t * d.w_tap + c] += x[r * d.x_row + at * d.x_col + c] * dy[p * d.y_col + c];
+          dw[c * d.w_vector + r * d.w_row + t] += x[r * d.x_row + at * d.x_col + c] * dy[p * d.y_col + c];
       }
 }
 
@@ -52,7 +65,7 @@ void narrow(int64_t columns, int64_t channels, int64_t m, const float* x, int64_
 }  // namespace
 
 extern const DepthwiseKernels depthwise;
-const DepthwiseKernels depthwise = {convolve_row, weights_row, widen, narrow};
+const DepthwiseKernels depthwise = {pack, unpack_add, convolve_row, weights_row, widen, narrow};
 
 }  // namespace ref
 }  // namespace wl
