@@ -27,15 +27,30 @@ std::vector<double> plain_weights(const Geometry& g, const Pictures<>& x, const 
   return dw;
 }
 
-void test_exact(const Geometry& g, const Kernels& kernels, bool gaps, int threads, wl::Algorithm algorithm) {
-  Random random(g.ih + 100 * g.ic);
-  Pictures<> x(g.n, g.ih, g.iw, g.ic, gaps), dy(g.n, g.oh, g.ow, g.oc, gaps);
-  x.fill_integers(random, 2), dy.fill_integers(random, 2);
-  const std::vector<double> expect = plain_weights(g, x, dy, g.n);
+// A problem with its answers for all pictures and for the first half of them, in double precision; made once for all kernels.
+struct Problem {
+  const Geometry& g;
+  Pictures<> x, dy;
+  int64_t counts[2];
+  std::vector<double> expect[2];
+  Problem(const Geometry& geometry, bool gaps, bool integers)
+      : g(geometry), x(g.n, g.ih, g.iw, g.ic, gaps), dy(g.n, g.oh, g.ow, g.oc, gaps), counts{g.n, (g.n + 1) / 2} {
+    Random random(g.ih + 100 * g.ic);
+    if (integers)
+      x.fill_integers(random, 2), dy.fill_integers(random, 2);
+    else
+      x.fill_reals(random), dy.fill_reals(random);
+    for (int i = 0; i < 2; ++i) expect[i] = plain_weights(g, x, dy, counts[i]);
+  }
+};
+
+void test_exact(const Problem& p, const Kernels& kernels, int threads, wl::Algorithm algorithm) {
+  const Geometry& g = p.g;
+  const std::vector<double>& expect = p.expect[0];
   Guarded<float> dw((int64_t)expect.size());
   for (float& v : dw) v = NAN;
   const Tensor out = tensor(dw.data(), {g.kh, g.kw, g.ic / g.g, g.oc});
-  OpRun op(Opcode::conv_bwd_weights, {&x.tensor, &dy.tensor}, {&out});
+  OpRun op(Opcode::conv_bwd_weights, {&p.x.tensor, &p.dy.tensor}, {&out});
   if (!g.set(op).attr(AttrKey::algorithm, (int)algorithm).run(kernels, threads)) return;
   int wrong = 0;
   for (int64_t i = 0; i < dw.size(); ++i) wrong += dw[i] != (float)expect[(size_t)i];
@@ -46,20 +61,18 @@ void test_exact(const Geometry& g, const Kernels& kernels, bool gaps, int thread
 
 // Equal bits for any number of threads, and for n pictures alone or as the first of N; and errors as small as chains of one chunk leave
 // them.
-void test_bits(const Geometry& g, const Kernels& kernels) {
-  Random random(9);
-  Pictures<> x(g.n, g.ih, g.iw, g.ic, false), dy(g.n, g.oh, g.ow, g.oc, false);
-  x.fill_reals(random), dy.fill_reals(random);
-  for (const int64_t n : {g.n, (g.n + 1) / 2}) {
-    const Tensor xn = x.first(n), dyn = dy.first(n);
-    const std::vector<double> expect = plain_weights(g, x, dy, n);
-    const size_t bytes = expect.size() * sizeof(float);
+void test_bits(const Problem& p, const Kernels& kernels) {
+  const Geometry& g = p.g;
+  for (int which = 0; which < 2; ++which) {
+    const int64_t n = p.counts[which];
+    const std::vector<double>& expect = p.expect[which];
+    const Tensor xn = p.x.first(n), dyn = p.dy.first(n);
     std::vector<float> first;
     for (const int threads : {1, 2, 3})
       for (const bool planned_larger : {false, true}) {
         Guarded<float> dw((int64_t)expect.size());
         const Tensor out = tensor(dw.data(), {g.kh, g.kw, g.ic / g.g, g.oc});
-        OpRun op(Opcode::conv_bwd_weights, {&xn, &dyn}, {&out}), planned(Opcode::conv_bwd_weights, {&x.tensor, &dy.tensor}, {&out});
+        OpRun op(Opcode::conv_bwd_weights, {&xn, &dyn}, {&out}), planned(Opcode::conv_bwd_weights, {&p.x.tensor, &p.dy.tensor}, {&out});
         g.set(op), g.set(planned);
         Guarded<char> workspace((planned_larger ? planned : op).choose(kernels, threads).workspace, wl::kCacheLine);
         wl::Run run;
@@ -67,8 +80,8 @@ void test_bits(const Geometry& g, const Kernels& kernels) {
         op.op().run(op.step, run);
         CHECK(workspace.intact(), "%s (%s)", g.text.c_str(), kernels.isa);
         if (first.empty()) first.assign(dw.begin(), dw.end());
-        CHECK(memcmp(first.data(), dw.data(), bytes) == 0, "%s (%s, %d threads, n %d): other bits", g.text.c_str(), kernels.isa, threads,
-              (int)n);
+        CHECK(memcmp(first.data(), dw.data(), first.size() * sizeof(float)) == 0, "%s (%s, %d threads, n %d): other bits", g.text.c_str(),
+              kernels.isa, threads, (int)n);
       }
     double error = 0, scale = 0;
     for (size_t i = 0; i < expect.size(); ++i) error += (first[i] - expect[i]) * (first[i] - expect[i]), scale += expect[i] * expect[i];
@@ -94,16 +107,16 @@ void test_refusals() {
 }  // namespace
 
 int main() {
-  for (const char* file : {"conv_bwd_weights.txt"})
-    for (const Case& c : read_cases(file)) {
-      const Geometry g(c);
-      for_each_kernels([&](const Kernels& kernels) {
-        test_exact(g, kernels, false, 1, wl::Algorithm::direct);
-        test_exact(g, kernels, true, 3, wl::Algorithm::direct);
-        test_bits(g, kernels);
-      });
-      test_exact(g, *wl::active_kernels(), false, 1, wl::Algorithm::ref);
-    }
+  for (const Case& c : read_cases("conv_bwd_weights.txt")) {
+    const Geometry g(c);
+    const Problem dense(g, false, true), gaps(g, true, true), reals(g, false, false);
+    for_each_kernels([&](const Kernels& kernels) {
+      test_exact(dense, kernels, 1, wl::Algorithm::direct);
+      test_exact(gaps, kernels, 3, wl::Algorithm::direct);
+      test_bits(reals, kernels);
+    });
+    test_exact(dense, *wl::active_kernels(), 1, wl::Algorithm::ref);
+  }
   test_refusals();
   return finish();
 }
