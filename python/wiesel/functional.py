@@ -241,5 +241,3 @@ def _find(graph: Graph, name: str) -> Value:
         return graph.find(name)
     except (KeyError, ValueError):
         raise ValueError(f"grad: there is no tensor {name!r}; known: {', '.join([*graph.outputs, *graph.names])}") from None
-
-

@@ -190,7 +190,7 @@ def _kernel_notes(node: Node) -> list[str]:
     even = [f"{k}" for k in (kh, kw) if k % 2 == 0]
     if not even:
         return []
-    return [f"a {kh}×{kw} filter has no central pixel; \"same\" padding puts the extra zero behind (bottom, right)"]
+    return [f'a {kh}×{kw} filter has no central pixel; "same" padding puts the extra zero behind (bottom, right)']
 
 
 def filter_centre(kernel: tuple[int, int]) -> tuple[int, int] | None:

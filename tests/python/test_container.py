@@ -18,7 +18,7 @@ ARRAYS = {
     "picture": np.arange(5, dtype=np.uint8),
     "q": np.array([[-1]], np.int8),
 }
-META = {"classes": ["Katze", "Hund \"}"], "nested": [[{"a": None}]], "ä": 1.5}
+META = {"classes": ["Katze", 'Hund "}'], "nested": [[{"a": None}]], "ä": 1.5}
 
 
 def example() -> bytes:

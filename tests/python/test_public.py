@@ -53,8 +53,13 @@ def test_o08_u40_import_is_quick_and_lazy() -> None:
 
 def small() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(8, 3, padding="same", bias=False), nn.BatchNorm2d(), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.2),
-        nn.Flatten(), nn.Linear(5),
+        nn.Conv2d(8, 3, padding="same", bias=False),
+        nn.BatchNorm2d(),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(5),
     )
 
 

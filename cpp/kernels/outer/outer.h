@@ -1,5 +1,5 @@
-// Sums of outer products: the product under backward-weights. Where brgemm adds over channels with a pointer per output row, here the sum runs over
-// pixels, and a tile's rows lie side by side at each pixel.
+// Sums of outer products: the product under backward-weights. Where brgemm adds over channels with a pointer per output row, here the sum
+// runs over pixels, and a tile's rows lie side by side at each pixel.
 #pragma once
 #include <stdint.h>
 
@@ -22,8 +22,9 @@ struct OuterKernels {
   int columns;          // of the widest tile: two vectors
   int rows, rows_thin;  // of the highest tile, when it is more than one vector wide, and when it is one
 
-  // c[i*ldc + j] = (add ? c[i*ldc + j] : 0) + Σ_pixels a[i] * b[j] for i in [0, m), j in [0, n): 0 < m <= rows (rows_thin where n is at most one vector),
-  // 0 < n <= columns. The products are added in one chain in the order of the runs, then to c. `b` is read in whole vectors.
+  // c[i*ldc + j] = (add ? c[i*ldc + j] : 0) + Σ_pixels a[i] * b[j] for i in [0, m), j in [0, n): 0 < m <= rows (rows_thin where n is at
+  // most one vector), 0 < n <= columns. The products are added in one chain in the order of the runs, then to c. `b` is read in whole
+  // vectors.
   void (*tile)(const OuterTile& tile, const OuterRun* runs, int m, int n, float* c, bool add);
 
   // to[p*width + j] = from[p*step + j] for j in [0, n), zero for j in [n, width).

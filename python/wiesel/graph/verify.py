@@ -103,5 +103,5 @@ def _cycle(blocked: Sequence[Node]) -> list[str]:
     while node not in seen:
         seen.append(node)
         node = next(v.producer for v in node.inputs if v is not None and v.producer is not None and v.producer in waiting)
-    loop = [*seen[seen.index(node):], node]
+    loop = [*seen[seen.index(node) :], node]
     return [repr(n.path or n.op.name) for n in reversed(loop)]

@@ -99,9 +99,7 @@ class Conv2d(_Conv):
         shape = (*self.kernel_size, channels // self.groups, self.out_channels)
         weight = self.parameter("weight", shape, init.he_normal(init.fan_in_of(shape), init.gain_of(self.activation)))
         bias = self._bias(self.has_bias, self.out_channels)
-        y = ops.conv2d(
-            x, weight, bias, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups, fit=self.fit
-        )
+        y = ops.conv2d(x, weight, bias, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups, fit=self.fit)
         return activate(y, self.activation)
 
 
@@ -289,7 +287,5 @@ class Conv1d(Module):
         shape = (self.kernel_size, channels // self.groups, self.out_channels)
         weight = self.parameter("weight", shape, init.he_normal(init.fan_in_of(shape), init.gain_of(self.activation)))
         bias = self.parameter("bias", (self.out_channels,), init.constant(0.0)) if self.has_bias else None
-        y = ops.conv1d(
-            x, weight, bias, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups, fit=self.fit
-        )
+        y = ops.conv1d(x, weight, bias, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups, fit=self.fit)
         return activate(y, self.activation)

@@ -400,4 +400,3 @@ def planned_batch(graph: Graph) -> int:
     while n > 1 and n * per_sample > INFERENCE_BYTES:
         n //= 2
     return n
-

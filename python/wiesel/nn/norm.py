@@ -82,9 +82,7 @@ class LocalResponseNorm(Module):
 
     def __init__(self, size: int, *extra: object, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         if extra:
-            refuse_positional(
-                "LocalResponseNorm(size, *, alpha=1e-4, beta=0.75, k=1.0)", "LocalResponseNorm(size, alpha, beta, k)", extra
-            )
+            refuse_positional("LocalResponseNorm(size, *, alpha=1e-4, beta=0.75, k=1.0)", "LocalResponseNorm(size, alpha, beta, k)", extra)
         self.size = positive(size, "size", "LocalResponseNorm")
         self.alpha, self.beta, self.k = float(alpha), float(beta), float(k)
 

@@ -72,9 +72,7 @@ class AvgPool2d(_Pool):
         self.count_padding = bool(count_padding)
 
     def forward(self, x: Tensor) -> Any:
-        return ops.avg_pool2d(
-            x, self.kernel_size, stride=self.stride, padding=self.padding, fit=self.fit, count_padding=self.count_padding
-        )
+        return ops.avg_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding, fit=self.fit, count_padding=self.count_padding)
 
 
 class SumPool2d(_Pool):

@@ -54,9 +54,7 @@ class Op:
         """Types of the outputs; raises ValueError that names the shapes and the mend."""
         raise NotImplementedError
 
-    def grad(
-        self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]
-    ) -> Sequence[Value | None]:
+    def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         """Gradients for the inputs that are ``needed`` (None elsewhere), built with ``b`` from those of the outputs.
 
         A ``None`` in ``douts`` is an output that nobody depends on.

@@ -71,10 +71,14 @@ def taps(rows: Window, columns: Window) -> Iterator[tuple[int, int, tuple[slice,
     for ky in range(rows.kernel):
         for kx in range(columns.kernel):
             top, left = ky * rows.dilation, kx * columns.dilation
-            yield ky, kx, (
-                slice(None),
-                slice(top, top + (rows.out - 1) * rows.stride + 1, rows.stride),
-                slice(left, left + (columns.out - 1) * columns.stride + 1, columns.stride),
+            yield (
+                ky,
+                kx,
+                (
+                    slice(None),
+                    slice(top, top + (rows.out - 1) * rows.stride + 1, rows.stride),
+                    slice(left, left + (columns.out - 1) * columns.stride + 1, columns.stride),
+                ),
             )
 
 

@@ -243,7 +243,7 @@ def _misfit(op: str, axis: str, w: Window) -> str:
         f"{op}: {axis} {w.extent}, kernel {w.kernel}, padding {total} in total, stride {w.stride} give"
         f" ({w.extent} - {w.span} + {total}) / {w.stride} + 1 = {out:g} positions. Nearest valid {axis}: {extents}."
         f" Nearest valid padding: {needed} in total ({left} {first}, {right} {last}), which makes it {w.extent + needed} and gives"
-        f" {(w.extent + needed - w.span) // w.stride + 1}. Or choose fit=\"floor\", \"pad\" or \"crop\""
+        f' {(w.extent + needed - w.span) // w.stride + 1}. Or choose fit="floor", "pad" or "crop"'
     )
 
 

@@ -1,6 +1,6 @@
 """Local response normalisation (Krizhevsky et al. 2012): each channel is divided by the energy of its neighbours.
 
-    y[c] = x[c] / s[c] ** beta,   s[c] = k + alpha / size * sum of x[j]**2 for j from c - size // 2 to c + (size - 1) // 2
+y[c] = x[c] / s[c] ** beta,   s[c] = k + alpha / size * sum of x[j]**2 for j from c - size // 2 to c + (size - 1) // 2
 """
 
 from __future__ import annotations

@@ -144,9 +144,7 @@ def _regions(graph: Graph, rules: Mapping[str, Rule], seeds: Mapping[Value, Valu
     return regions
 
 
-def _apply_rule(
-    trace: Trace, rule: Rule, node: Node, sources: Sequence[Value | None], douts: Sequence[Value | None]
-) -> list[Value | None]:
+def _apply_rule(trace: Trace, rule: Rule, node: Node, sources: Sequence[Value | None], douts: Sequence[Value | None]) -> list[Value | None]:
     def wrap(values: Sequence[Value | None]) -> Any:
         tensors = tuple(None if value is None else Tensor(value, trace) for value in values)
         return tensors[0] if len(tensors) == 1 else tensors
