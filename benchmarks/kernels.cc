@@ -54,12 +54,12 @@ double seconds(Body body) {
 // --- the peak: independent chains of multiply-adds in registers
 // --------------------------------------------------------------------------------
 constexpr int kChains = 12, kSteps = 1000;
-volatile float sink;
+volatile float sink, one = 1.0f, tiny = 1e-9f;  // volatile: nothing may be computed beforehand
 
 #if defined(__x86_64__)
 #define WL_PEAK(name, target_text, vector, set1, combine, add, first) \
   __attribute__((target(target_text))) void name() {                  \
-    vector acc[kChains], a = set1(1.0f), b = set1(1e-9f);             \
+    vector acc[kChains], a = set1(one), b = set1(tiny);               \
     for (int c = 0; c < kChains; ++c) acc[c] = set1((float)c);        \
     for (int s = 0; s < kSteps; ++s)                                  \
       for (int c = 0; c < kChains; ++c) acc[c] = combine;             \
