@@ -5,6 +5,7 @@
 // scratch and multiplies. b is read in long pieces and once per block of rows, so with few rows (small batches) the speed is that of memory
 // and nothing has to be prepared. Sums are cut at multiples of kBrgemmFlush, so that bits do not depend on the blocks.
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/brgemm/brgemm.h"
 #include "ops/op.h"
@@ -14,7 +15,7 @@ namespace wl {
 namespace {
 
 constexpr int64_t kRows = 240, kColumns = 256, kTasks = 8;  // rows and columns of a task, at most; tasks wanted
-constexpr int64_t kTerms = 2 * kBrgemmFlush;                // of a block of b
+constexpr int64_t kTerms = 4 * kBrgemmFlush;                // of a block of b
 constexpr int64_t kFewRows = 64, kFewTasks = 4;             // where reading b is the work
 constexpr int64_t kFewFloats = 128 << 10;                   // of a block of b then: half a megabyte, to stay in the second cache level
 constexpr int64_t kFewColumnsTransposed = 128;
@@ -100,12 +101,26 @@ int64_t packed_floats(const Product& p, int64_t width) {
   return min_of(kFewFloats, round_up(p.n, width) * p.k) + min_of(kFewFloats / kBrgemmFlush, round_up(p.n, width));
 }
 
-// Bytes of scratch per thread: row pointers and panels.
+// Rows of a that lie a multiple of 4096 bytes apart share one set of the first cache level, which has fewer ways than a tile has rows:
+// blocks of such a are copied into rows a little further apart.
+bool rows_collide(const Product& p) {
+  return !p.trans_a && p.m > 1 && p.a_stride % 1024 == 0;
+}
+constexpr int64_t kRowGap = 16;
+
+// Floats of copied rows of a, at most: for this m and every smaller one.
+int64_t copied_floats(const Product& p, const Cut& c) {
+  if (!rows_collide(p)) return 0;
+  const int64_t few_terms = p.trans_b ? kFewFloats / kFewColumnsTransposed : kBrgemmFlush;
+  return max_of(c.rows * (min_of(kTerms, p.k) + kRowGap), min_of(c.rows, kFewRows) * (min_of(few_terms, p.k) + kRowGap));
+}
+
+// Bytes of scratch per thread: row pointers, panels of b, copied rows of a.
 int64_t pointer_bytes(const Cut& c) {
   return round_up(2 * c.rows * 8, kCacheLine);
 }
 int64_t thread_bytes(const Product& p, const Cut& c) {
-  return pointer_bytes(c) + round_up(packed_floats(p, c.width) * 4, kCacheLine);
+  return pointer_bytes(c) + round_up(packed_floats(p, c.width) * 4, kCacheLine) + round_up(copied_floats(p, c) * 4, kCacheLine);
 }
 
 const Kernels& kernels_of(const Step& step, const Kernels& kernels) {
@@ -153,10 +168,13 @@ void run(const Step& step, const Run& run) {
     const float** a_rows = (const float**)memory;
     float** y_rows = (float**)(a_rows + cut.rows);
     float* packed = (float*)(memory + pointer_bytes(cut));
+    float* copied = (float*)(memory + pointer_bytes(cut) + round_up(packed_floats(p, cut.width) * 4, kCacheLine));
     float* y0 = batch_of(y, y, batch) + row.begin * p.y_stride + column;
     for (int64_t r = 0; r < row.size(); ++r) y_rows[r] = y0 + r * p.y_stride;
+    const bool copy_a = rows_collide(p);
+    const int64_t row_stride = copy_a ? min_of(cut.terms, p.k) + kRowGap : p.a_stride;
     if (!p.trans_a)
-      for (int64_t r = 0; r < row.size(); ++r) a_rows[r] = a0 + (row.begin + r) * p.a_stride;
+      for (int64_t r = 0; r < row.size(); ++r) a_rows[r] = (copy_a ? copied : a0 + row.begin * p.a_stride) + r * row_stride;
 
     for (int64_t term = 0; term < p.k; term += cut.terms) {
       const int64_t k = min_of(cut.terms, p.k - term);
@@ -165,6 +183,10 @@ void run(const Step& step, const Run& run) {
       pack.panel = (k + 1) * cut.width;  // panels a power of two apart would share cache sets
       pack.src = p.trans_b ? b0 + column * p.b_stride + term : b0 + term * p.b_stride + column;
       (p.trans_b ? brgemm.pack_transposed : brgemm.pack)(pack);
+
+      if (copy_a)
+        for (int64_t r = 0; r < row.size(); ++r)
+          memcpy(copied + r * row_stride, a0 + (row.begin + r) * p.a_stride + term, (size_t)k * sizeof(float));
 
       BrgemmOutput out;
       out.c = y_rows, out.accumulate = term > 0;
@@ -181,7 +203,7 @@ void run(const Step& step, const Run& run) {
         brgemm.run_transposed(g);
       } else {
         BrgemmArgs g;
-        g.m = row.size(), g.n = n, g.k = k, g.a = a_rows, g.a_rows = row.size(), g.a_offset = term;
+        g.m = row.size(), g.n = n, g.k = k, g.a = a_rows, g.a_rows = row.size(), g.a_offset = copy_a ? 0 : term;
         g.b = packed, g.b_stride = cut.width, g.b_panel = pack.panel, g.out = out;
         brgemm.run(g);
       }

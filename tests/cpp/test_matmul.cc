@@ -141,6 +141,7 @@ int main() {
         test_fewer_rows(kernels, 500, 70, 40, trans_b);
         test_fewer_rows(kernels, 100, 1500, 300, trans_b);
         test_fewer_rows(kernels, 241, 130, 1200, trans_b);
+        test_fewer_rows(kernels, 241, 130, 1024, trans_b);
       }
   });
   test_refusals();
