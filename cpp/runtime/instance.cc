@@ -19,6 +19,13 @@ struct BoundStep {
 
 constexpr Scalar kNoScalars[kScalarSlots] = {};
 
+struct RunKind {
+  unsigned entries = 0;
+  int64_t n = 0;
+  int threads = 0;
+  bool operator==(const RunKind& other) const { return entries == other.entries && n == other.n && threads == other.threads; }
+};
+
 }  // namespace
 
 // One block: this, then the tensors, the steps and the index lists.
@@ -32,6 +39,8 @@ struct Instance {
   int* slot_tensors;   // those in Buffer::input and output
   int n_batch_tensors, n_slot_tensors;
   int64_t n;  // the batch extent that `tensors` has now
+  RunKind last;
+  bool shares_work;  // whether a loop of the last run asked for threads
 };
 
 namespace {
@@ -196,7 +205,12 @@ Status instance_run(Instance* instance, const RunRequest& request) {
   instance->run.threads = request.threads >= 1 ? int(min_of(request.threads, instance->threads)) : instance->threads;
 
   Execution execution{instance, &request, this_thread()};
-  with_threads(execute, &execution, ask_while_waiting);
+  // Threads are called in only where the last run of this kind had work for them: waking them costs more than a small program takes.
+  const RunKind kind{request.entries, request.n, instance->run.threads};
+  if (!(kind == instance->last)) instance->shares_work = true;
+  instance->last = kind;
+  instance->shares_work =
+      with_threads(instance->shares_work ? instance->run.threads : 1, execute, &execution, ask_while_waiting) || !execution.finished;
   return execution.finished ? Status::good() : Status::error(Code::interrupted, "the run was stopped between two steps");
 }
 

@@ -1,4 +1,4 @@
-// The thread layer, and the one file that names OpenMP. Without OpenMP a region starts plain threads.
+// The thread layer, and the one file that names OpenMP. Without OpenMP a team starts plain threads.
 #include "runtime/threads.h"
 
 #include <pthread.h>
@@ -30,55 +30,140 @@
 namespace wl {
 namespace {
 
-// ---- a parallel region -------------------------------------------------------------------------------------------------------------
+// ---- a team ------------------------------------------------------------------------------------------------------------------------
+//
+// A run opens one region for all its loops. Thread 0 runs the steps; the others wait for loops, take tasks while there are any, and wait
+// again. Thread 0 takes tasks too and waits at the end of a loop only for those who are at a task: a thread that the system has not
+// scheduled delays nobody, so a busy machine costs no more than the processors that it withholds.
 
-struct Loop {
-  void (*call)(void*, int64_t, int);
-  void* body;
-  int64_t tasks, chunk;
-  std::atomic<int64_t> next{0};
+constexpr int kSpins = 1000;  // rounds of waiting with a pause, some ten microseconds, before the processor is offered to others
+
+void pause_once(int spins) {
+  if (spins > kSpins) {
+    sched_yield();
+    return;
+  }
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+struct Team {
+  static constexpr int kClosed = 1 << 30;
+  static constexpr uint64_t kOver = ~uint64_t(0);
+
+  int threads = 1;
+  bool asked = false;  // some loop wanted more than one thread
+  void (*call)(void*, int64_t, int) = nullptr;
+  void* body = nullptr;
+  int64_t tasks = 0, chunk = 1;
+  alignas(kCacheLine) std::atomic<uint64_t> round{0};  // loops so far, or kOver
+  alignas(kCacheLine) std::atomic<int> gate{kClosed};  // threads at the loop, plus kClosed while there is none to enter
+  alignas(kCacheLine) std::atomic<int64_t> next{0};
 };
 
-// What each thread of a region does: takes the next tasks until none is left.
-void drain(Loop& loop, int thread) {
-  const FloatMode mode;
+// Where this thread stands: the team whose thread 0 it is, if any, and whether it is at a task (loops inside tasks run on one thread).
+struct Here {
+  Team* team = nullptr;
+  bool at_task = false;
+};
+thread_local Here here;
+
+void take_tasks(Team& team, int thread) {
   for (;;) {
-    const int64_t begin = loop.next.fetch_add(loop.chunk, std::memory_order_relaxed);
-    if (begin >= loop.tasks) return;
-    const int64_t end = min_of(begin + loop.chunk, loop.tasks);
-    for (int64_t task = begin; task < end; ++task) loop.call(loop.body, task, thread);
+    const int64_t begin = team.next.fetch_add(team.chunk, std::memory_order_relaxed);
+    if (begin >= team.tasks) return;
+    const int64_t end = min_of(begin + team.chunk, team.tasks);
+    for (int64_t task = begin; task < end; ++task) team.call(team.body, task, thread);
   }
 }
 
+// The life of the threads but the first.
+void serve(Team& team, int thread) {
+  const FloatMode mode;
+  const Here before = here;
+  here = {nullptr, true};
+  for (uint64_t seen = 0;;) {
+    uint64_t round;
+    for (int spins = 0; (round = team.round.load(std::memory_order_acquire)) == seen; ++spins) pause_once(spins);
+    if (round == Team::kOver) break;
+    seen = round;
+    // Who finds the gate closed leaves without a look at the loop, which thread 0 may be changing.
+    if (!(team.gate.fetch_add(1, std::memory_order_acquire) & Team::kClosed)) take_tasks(team, thread);
+    team.gate.fetch_sub(1, std::memory_order_release);
+  }
+  here = before;
+}
+
+// Thread 0 hands a loop to the team and takes part.
+void share(Team& team, int64_t tasks, void (*call)(void*, int64_t, int), void* body) {
+  team.call = call, team.body = body, team.tasks = tasks, team.chunk = max_of(tasks / (team.threads * 16), 1);
+  team.next.store(0, std::memory_order_relaxed);
+  team.gate.fetch_and(~Team::kClosed, std::memory_order_release);
+  team.round.fetch_add(1, std::memory_order_release);
+  here.at_task = true;
+  {
+    const FloatMode mode;
+    take_tasks(team, 0);
+  }
+  here.at_task = false;
+  team.gate.fetch_or(Team::kClosed, std::memory_order_acq_rel);
+  for (int spins = 0; team.gate.load(std::memory_order_acquire) != Team::kClosed; ++spins) pause_once(spins);
+}
+
+void lead(Team& team, void (*work)(void*), void* context) {
+  const Here before = here;
+  here = {&team, false};
+  work(context);
+  here = before;
+  team.round.store(Team::kOver, std::memory_order_release);
+}
+
 #if WL_USE_OPENMP
-void run_team(Loop& loop, int team) {
-#pragma omp parallel num_threads(team)
-  drain(loop, omp_get_thread_num());
+void open_region(Team& team, void (*work)(void*), void* context) {
+#pragma omp parallel num_threads(team.threads)
+  if (omp_get_thread_num() == 0)
+    lead(team, work, context);
+  else
+    serve(team, omp_get_thread_num());
 }
 #else
 struct Member {
-  Loop* loop;
+  Team* team;
   int thread;
 };
 void* member_main(void* argument) {
   const auto* member = static_cast<const Member*>(argument);
-  drain(*member->loop, member->thread);
+  serve(*member->team, member->thread);
   return nullptr;
 }
-void run_team(Loop& loop, int team) {
+void open_region(Team& team, void (*work)(void*), void* context) {
   constexpr int kMaxTeam = 64;
   pthread_t threads[kMaxTeam];
   Member members[kMaxTeam];
   int started = 0;
-  for (int t = 1; t < team && started < kMaxTeam; ++t) {
-    members[started] = {&loop, t};
+  for (int t = 1; t < team.threads && started < kMaxTeam; ++t) {
+    members[started] = {&team, t};
     if (pthread_create(&threads[started], nullptr, member_main, &members[started]) != 0) break;
     ++started;
   }
-  drain(loop, 0);
+  lead(team, work, context);
   for (int t = 0; t < started; ++t) pthread_join(threads[t], nullptr);
 }
 #endif
+
+// Runs work(context) as thread 0 of a team; returns whether a loop in it asked for more threads than one.
+bool run_team(int threads, void (*work)(void*), void* context) {
+  Team team;
+  team.threads = threads;
+  if (threads > 1)
+    open_region(team, work, context);
+  else
+    lead(team, work, context);
+  return team.asked;
+}
 
 // ---- fork ---------------------------------------------------------------------------------------------------------------------------
 
@@ -185,22 +270,55 @@ int default_threads() {
   return threads < 1 ? 1 : threads > kMaxThreads ? kMaxThreads : threads;
 }
 
-void with_threads(void (*work)(void*), void* context, void (*waiting)(void*)) {
-  process.runs.fetch_add(1, std::memory_order_relaxed);
-  if (!team_is_lost() || !run_on_host(work, context, waiting)) work(context);
+bool with_threads(int threads, void (*work)(void*), void* context, void (*waiting)(void*)) {
+  struct Request {
+    int threads;
+    void (*work)(void*);
+    void* context;
+    void (*waiting)(void*);
+    bool asked;
+  } request{threads, work, context, waiting, false};
+  const int runs = process.runs.fetch_add(1, std::memory_order_relaxed) + 1;
+  request.threads = int(max_of(threads / runs, 1));  // models that run at the same time share the processors
+  const auto run = [](void* r) {
+    auto& request = *static_cast<Request*>(r);
+    request.asked = run_team(request.threads, request.work, request.context);
+  };
+  const auto wait = [](void* r) {
+    const auto& request = *static_cast<Request*>(r);
+    if (request.waiting) request.waiting(request.context);
+  };
+  if (!team_is_lost() || !run_on_host(run, &request, wait)) {
+    if (team_is_lost()) request.threads = 1;
+    run(&request);
+  }
   process.runs.fetch_sub(1, std::memory_order_relaxed);
+  return request.asked;
 }
 
 void parallel_for_impl(int threads, int64_t tasks, void (*call)(void*, int64_t, int), void* body) {
-  const int runs = process.runs.load(std::memory_order_relaxed);
-  if (runs > 1) threads = int(max_of(threads / runs, 1));  // models that run at the same time share the processors
-  const int team = int(min_of(threads, tasks));
-  if (team <= 1 || team_is_lost()) {
+  if (!here.at_task && here.team) {
+    here.team->asked = true;
+    if (here.team->threads > 1) return share(*here.team, tasks, call, body);
+  }
+  if (here.at_task || here.team || threads <= 1) {
     for (int64_t task = 0; task < tasks; ++task) call(body, task, 0);
     return;
   }
-  Loop loop{call, body, tasks, max_of(tasks / (team * 16), 1)};
-  run_team(loop, team);
+  // A loop outside of any run: a team for it alone.
+  struct Loop {
+    int threads;
+    int64_t tasks;
+    void (*call)(void*, int64_t, int);
+    void* body;
+  } loop{threads, tasks, call, body};
+  with_threads(
+      threads,
+      [](void* l) {
+        const auto& loop = *static_cast<Loop*>(l);
+        parallel_for_impl(loop.threads, loop.tasks, loop.call, loop.body);
+      },
+      &loop);
 }
 
 }  // namespace wl

@@ -12,9 +12,9 @@ int default_threads();
 void watch_forks();
 int fork_generation();  // forks noticed between the first process and this one
 
-// Runs work(context) so that parallel regions inside it are safe even in a forked child (libgomp hangs there): directly where that is
-// safe, else on a fresh host thread, while `waiting(context)` is called on the caller's every 50 ms. Bodies that run at the same time
-// share the threads.
-void with_threads(void (*work)(void*), void* context, void (*waiting)(void*) = nullptr);
+// Runs work(context) with `threads` threads at hand for the parallel_for loops in it (fewer where bodies run at the same time: they share),
+// and returns whether some loop asked for more than one. Safe in a forked child too (libgomp hangs there): the body then runs on a fresh
+// host thread, while `waiting(context)` is called on the caller's every 50 ms.
+bool with_threads(int threads, void (*work)(void*), void* context, void (*waiting)(void*) = nullptr);
 
 }  // namespace wl

@@ -40,6 +40,7 @@ struct Sweep {
   Sweep(int threads, int64_t tasks) : threads(threads), tasks(tasks), ran(size_t(tasks)) {}
   bool run() {
     wl::with_threads(
+        threads,
         [](void* self) {
           auto& sweep = *static_cast<Sweep*>(self);
           wl::Run run;
@@ -96,6 +97,7 @@ void test_sharing() {
   } context{other_runs, done};
   std::thread other([&] {
     wl::with_threads(
+        4,
         [](void* c) {
           auto& context = *static_cast<Context*>(c);
           context.runs = true;
@@ -168,7 +170,8 @@ void test_fork() {
     std::atomic<int> count{0};
     wl::parallel_for(run, 10, 1e9, [&](int64_t, int) { ++count; });
     // While the host thread works, this one is asked.
-    wl::with_threads([](void*) { usleep(200000); }, nullptr, [](void*) { ++waited; });
+    wl::with_threads(
+        2, [](void*) { usleep(200000); }, nullptr, [](void*) { ++waited; });
     const pid_t grandchild = fork();
     if (grandchild == 0) _exit(Sweep(2, 100).run() ? 0 : 1);
     _exit(good && other_good && count == 10 && waited >= 2 && child_succeeds(grandchild) ? 0 : 1);
