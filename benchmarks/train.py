@@ -81,7 +81,10 @@ def main() -> int:
     facts = protocol.machine()
     threads = options.threads or facts["cores"]
     peaks = protocol.peaks(threads)
-    results = [measure(CASES[net], wanted, threads, options) for net in nets]
+    results = []
+    for net in nets:
+        results.append(measure(CASES[net], wanted, threads, options))
+        print(table(results[-1:], options.target)[2], file=sys.stderr)  # what is measured is shown, whatever becomes of the rest
     lines = protocol.heading(
         "Training steps", facts, peaks, options.rounds, f"{threads} threads each, fp32; SGD with momentum, cross-entropy."
     )
