@@ -449,3 +449,16 @@ def test_states_and_frozen_layers() -> None:
     assert net[1].frozen
     net.freeze(False)
     assert all(p.trainable for p in net.parameters().values())
+
+
+def test_s39_a_layer_can_ask_for_direct_convolution() -> None:
+    """The algorithm is kept with the net, reaches the step, and an unknown one is refused when the layer is made."""
+    net = nn.Sequential(nn.Conv2d(32, 3, padding=1, algorithm="direct")).build((16, 16, 32), seed=0)
+    chosen = nn.Sequential(nn.Conv2d(32, 3, padding=1)).build((16, 16, 32), seed=0)
+    assert "direct" in str(wl.explain(net, (8, 16, 16, 32)))
+    assert "winograd" in str(wl.explain(chosen, (8, 16, 16, 32)))
+    x = np.random.default_rng(0).standard_normal((8, 16, 16, 32)).astype(np.float32)
+    np.testing.assert_allclose(net(x), chosen(x), atol=1e-4)
+    np.testing.assert_array_equal(net(x[:, 1:, 1:])[:, 1:-1, 1:-1], net(x)[:, 2:-1, 2:-1])
+    with pytest.raises(ValueError, match="fastest"):
+        nn.Conv2d(8, 3, algorithm="fastest")

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from wiesel.graph.tensor import Tensor
     from wiesel.ops.geometry import Fit, Padding
 
+ALGORITHMS = ("automatic", "direct", "winograd2", "winograd4")
+"""What ``Conv2d(algorithm=)`` takes."""
+
 
 def check_groups(channels: int, groups: int) -> None:
     if channels % groups:
@@ -51,6 +54,8 @@ class Conv2d(_Conv):
     bias : adds one learned number per filter.
     activation : name of a function of ``wiesel.nn`` applied to the output, such as "relu"; it runs in the convolution's epilogue.
     fit : what happens where the stride does not fit: "floor", "error", "pad" or "crop" (see ``wiesel.ops.geometry``).
+    algorithm : "automatic" (chosen by shape, ``explain`` says which and why), "direct" (the most exact; a moved picture gives moved bits),
+        "winograd2" or "winograd4" (3x3, stride 1).
 
     Input (n, h, w, c), output (n, oh, ow, out_channels) with oh = (h - dilation·(kh - 1) - 1 + padding) / stride + 1.
     ``weight`` has shape (kh, kw, c / groups, out_channels), ``bias`` (out_channels,).
@@ -73,6 +78,7 @@ class Conv2d(_Conv):
         bias: bool = True,
         activation: str | None = None,
         fit: Fit = "floor",
+        algorithm: str = "automatic",
     ) -> None:
         if extra:
             refuse_positional(
@@ -91,6 +97,9 @@ class Conv2d(_Conv):
         self.has_bias = bool(bias)
         self.activation = check_activation(activation, "Conv2d")
         self.fit = fit
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"Conv2d: algorithm {algorithm!r} is none of {', '.join(ALGORITHMS)}")
+        self.algorithm = algorithm
 
     def forward(self, x: Tensor) -> Any:
         built = self.variable("weight")
@@ -99,7 +108,17 @@ class Conv2d(_Conv):
         shape = (*self.kernel_size, channels // self.groups, self.out_channels)
         weight = self.parameter("weight", shape, init.he_normal(init.fan_in_of(shape), init.gain_of(self.activation)))
         bias = self._bias(self.has_bias, self.out_channels)
-        y = ops.conv2d(x, weight, bias, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups, fit=self.fit)
+        y = ops.conv2d(
+            x,
+            weight,
+            bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            fit=self.fit,
+            algorithm=self.algorithm,
+        )
         return activate(y, self.activation)
 
 
