@@ -223,13 +223,13 @@ void correlate(const Run& run, const Kernels& kernels, const Correlation& g, con
 
 // Transformed dy lies in panels, [place][panel][tile][width]: it is the B operand.
 struct WeightsBlocking {
-  int64_t tiles, v_place, z_panel, z_place, s_place;
+  int64_t tiles, v_place, z_place, s_place;
 };
 
 WeightsBlocking weights_blocking(const Correlation& g) {
   const int64_t c = round_up(g.c, kPanel);
   const int64_t tiles = max_of(64, min_of(1024, kTeamBlock / (g.places() * (g.k + c) * 4) / 64 * 64));
-  return {tiles, skewed(tiles * g.k), tiles * kPanel, skewed(tiles * c), g.k * c};
+  return {tiles, skewed(tiles * g.k), skewed(tiles * c), g.k * c};
 }
 
 int64_t weights_floats(const Correlation& g) {

@@ -163,6 +163,19 @@ WL_INLINE void store_u8_partial(uint8_t* p, i32v v, int n) {
 #endif
 }
 
+// A whole vector, or (tail) its first `lanes` lanes: for loops whose body serves both.
+template <bool tail>
+WL_INLINE f32v load_lanes(const float* p, int lanes) {
+  return tail ? load_partial(p, lanes) : load(p);
+}
+template <bool tail>
+WL_INLINE void store_lanes(float* p, f32v v, int lanes) {
+  if (tail)
+    store_partial(p, v, lanes);
+  else
+    store(p, v);
+}
+
 // Sum of the lanes in a fixed order: halves are added until one lane is left.
 WL_INLINE float reduce_add(f32v v) {
   float lane[kLanes];

@@ -1,4 +1,4 @@
-// The batch-reduce matrix product under convolution, dense layers and (later) Winograd's products.
+// The batch-reduce matrix product under convolution, dense layers and Winograd's products.
 //
 //   sum[r][j] = Σ_{t < taps} Σ_{p < k} A_t[r][p] * B_t[p][j]              r < m, j < n
 //   c[r][j]   = activation(c_old[r][j] (if accumulate) + sum[r][j] + bias[j] + residual[r][j])

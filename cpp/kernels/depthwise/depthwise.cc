@@ -6,19 +6,6 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-// A vector of channels, or (tail) the last few of a row.
-template <bool tail>
-WL_INLINE f32v load_lanes(const float* p, int lanes) {
-  return tail ? load_partial(p, lanes) : load(p);
-}
-template <bool tail>
-WL_INLINE void store_lanes(float* p, f32v v, int lanes) {
-  if (tail)
-    store_partial(p, v, lanes);
-  else
-    store(p, v);
-}
-
 // Positions of the swept row whose taps all lie inside [0, width): [begin, end).
 struct Interior {
   int64_t begin, end;

@@ -6,18 +6,6 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-template <bool tail>
-WL_INLINE f32v load_lanes(const float* p, int lanes) {
-  return tail ? load_partial(p, lanes) : load(p);
-}
-template <bool tail>
-WL_INLINE void store_lanes(float* p, f32v v, int lanes) {
-  if (tail)
-    store_partial(p, v, lanes);
-  else
-    store(p, v);
-}
-
 // --- indices: i32 lanes in registers, u8 or i32 in memory ---
 WL_INLINE i32v set1_index(int64_t a) {
   return (int32_t)a - i32v{};
