@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 from typing import Any
 
 import numpy as np
 import pytest
 
+import wiesel as wl
 from wiesel import models, nn
 from wiesel.models.lenet import TableConv
 from wiesel.summary import summarize
@@ -23,6 +26,16 @@ CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
     ("resnet20", (32, 32, 3), 272474, {}),
     ("resnet18-32", (32, 32, 3), 11173962, {}),
 ]
+# For 224 x 224 pictures and 1000 classes: parameters, millions of multiply-adds, and a smaller size at which the net runs.
+LARGE: dict[str, tuple[int, int, int]] = {
+    "alexnet": (60965224, 724, 0),  # the derivation is in its docstring
+    "vgg16": (138357544, 15470, 0),  # as torchvision's
+    "googlenet": (6624904 + 16 * 23808, 1583, 64),  # torchvision's has 3 x 3 where the paper's table has 5 x 5
+    "resnet18": (11689512, 1814, 64),  # as torchvision's
+    "resnet50": (25557032, 4089, 64),  # as torchvision's
+    "mobilenet-v1": (864 + 9 * 4960 + 3139584 + 2 * 10944 + 1025000, 569, 64),
+    "mobilenet-v2": (3504872, 301, 64),  # as torchvision's
+}
 
 
 @pytest.mark.parametrize(("name", "shape", "parameters", "options"), CASES)
@@ -38,7 +51,45 @@ def test_models_build_and_run(name: str, shape: tuple[int, int, int], parameters
 
 
 def test_every_name_is_covered() -> None:
-    assert {case[0] for case in CASES} == set(models.names())
+    assert {case[0] for case in CASES} | LARGE.keys() == set(models.names())
+
+
+@pytest.fixture
+def zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights without random numbers: a net of a hundred million is built at once."""
+    monkeypatch.setattr("wiesel.random.fill", lambda _kind, shape, **_key: np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_models_have_the_published_size_and_plan_training(name: str, zeros: None) -> None:
+    parameters, macs, _ = LARGE[name]
+    net = models.create(name)
+    summary = summarize(net, (224, 224, 3))
+    assert summary.parameters == parameters
+    assert round(summary.macs / 1e6) == macs
+    plan = wl.plan(net, (2, 224, 224, 3), training=True)
+    assert plan.gradients >= 4 * parameters
+    assert {"features", "classifier"} <= net.children().keys()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, size) in LARGE.items() if size])
+def test_large_models_run_on_small_pictures(name: str) -> None:
+    size = LARGE[name][2]
+    net = models.create(name, classes=7).build((size, size, 3), seed=0)
+    x = np.random.default_rng(0).standard_normal((2, size, size, 3), dtype=np.float32)
+    before = net(x)
+    assert before.shape == (2, 7)
+    assert np.isfinite(before).all()
+    loss = wl.Trainer(net, optimizer=wl.optim.SGD(0.01), seed=0).step(x, np.array([0, 6]))
+    assert np.isfinite(loss)
+    assert not np.array_equal(net(x), before)
+
+
+@pytest.mark.parametrize("module", ["", ".alexnet", ".googlenet", ".lenet", ".mobilenet", ".resnet", ".vgg"])
+def test_examples_of_the_models(module: str, zeros: None) -> None:
+    found = doctest.testmod(importlib.import_module(f"wiesel.models{module}"))
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_s109_lenet5_has_61706_parameters_and_417_thousand_multiply_adds() -> None:
@@ -60,8 +111,6 @@ def test_s109_the_1998_variant_has_trainable_subsampling_and_the_connection_tabl
 
 
 def test_s109_unconnected_maps_have_no_influence_and_are_not_trained() -> None:
-    import wiesel as wl
-
     table = ((0, 1), (1, 2), (0, 2))
     net = nn.Sequential(conv=TableConv(table, 3), head=nn.Sequential(nn.Flatten(), nn.Linear(2))).build((5, 5, 3), seed=0)
     rng = np.random.default_rng(0)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from wiesel import nn
-from wiesel.models.common import Pixels, assemble, conv_norm
+from wiesel.models.common import Pixels, assemble, conv_norm, dense
 
 
 def digits(classes: int = 10, *, dropout: float = 0.25, pixels: Pixels | None = None) -> nn.Sequential:
     """For 8 x 8 digits: two convolutions (32 and 64 filters), each normalised and pooled, and a hidden layer. 0.05 M parameters."""
     features = nn.Sequential(*conv_norm(32), nn.MaxPool2d(2), *conv_norm(64), nn.MaxPool2d(2))
-    classifier = nn.Sequential(nn.Flatten(), nn.Linear(128, activation="relu"), nn.Dropout(dropout), nn.Linear(classes))
-    return assemble(features, classifier, pixels)
+    return assemble(features, dense((128,), classes, dropout), pixels)
 
 
 def mnist(classes: int = 10, *, dropout: float = 0.5, pixels: Pixels | None = None) -> nn.Sequential:
     """For 28 x 28 digits: two convolutions of 32 and 64 filters 3 x 3, pooling, a hidden layer of 128. 1,199,882 parameters."""
     features = nn.Sequential(nn.Conv2d(32, 3, activation="relu"), nn.Conv2d(64, 3, activation="relu"), nn.MaxPool2d(2))
-    hidden: list[nn.Module] = [nn.Flatten(), nn.Linear(128, activation="relu")]
-    if dropout:
-        hidden.append(nn.Dropout(dropout))
-    return assemble(features, nn.Sequential(*hidden, nn.Linear(classes)), pixels)
+    return assemble(features, dense((128,), classes, dropout), pixels)
 
 
 def fashion(classes: int = 10, *, dropout: float = 0.3, pixels: Pixels | None = None) -> nn.Sequential:
