@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Single convolution layers in three directions, beside a peer: milliseconds, GFLOP/s, share of the measured peak, and the ratio.
 
-python benchmarks/layers.py --peer torch --peer-python /path/to/venv/bin/python [--cases "resnet18"] [--directions forward]
+python benchmarks/layers.py --peer-python /path/to/venv/bin/python [--cases "resnet18"] [--directions forward]
 
 Forward runs with weights prepared beforehand (as in inference), the backward directions from plain weights (as in a training step).
 The peer runs in every layout, and forward prepacked; each row compares with its fastest setting.
@@ -9,7 +9,6 @@ The peer runs in every layout, and forward prepacked; each row compares with its
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 import protocol
 
 DIRECTIONS = ("forward", "backward_data", "backward_weights")
+PEERS = ("torch",)
 SETTINGS = ("nchw", "channels_last", "prepacked")
 
 
@@ -69,56 +69,38 @@ def read(path: Path) -> list[Layer]:
     return [parse(line) for line in path.read_text().splitlines() if line.partition("#")[0].strip()]
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", choices=["torch", "none"], default="torch")
-    parser.add_argument("--peer-python", default=protocol.default_python(), help="the interpreter that has the peer (default: this one)")
+def main() -> int:
+    parser = protocol.arguments(__doc__, peers=PEERS, seconds=0.2)
     parser.add_argument("--file", type=Path, default=protocol.HERE / "layers.txt")
     parser.add_argument("--cases", default="", help="only layers whose name has this in it")
     parser.add_argument("--directions", default=",".join(DIRECTIONS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
-    parser.add_argument("--threads", type=int, default=0, help="threads of each contender (default: the cores of this process)")
-    parser.add_argument("--target", type=float, default=1.0, help="ratio that is to be reached")
-    parser.add_argument("--out", type=Path, default=protocol.HERE / "results")
-    return parser.parse_args()
-
-
-def main() -> int:
-    options = arguments()
+    options = parser.parse_args()
     directions = options.directions.split(",")
     layers = [layer for layer in read(options.file) if options.cases in layer.name]
-    if not layers or options.rounds < 5 or not set(directions) <= set(DIRECTIONS):
-        print(f"nothing to do: give layers of {options.file}, directions of {', '.join(DIRECTIONS)}, at least 5 rounds", file=sys.stderr)
-        return 2
-    facts = protocol.machine()
-    threads = options.threads or facts["cores"]
-    peaks = protocol.peaks(threads)
-    contenders = [protocol.Contender("wiesel", sys.executable, "wiesel_layers.py", threads=threads)]
-    if options.peer != "none":
-        contenders += [
-            protocol.Contender(f"{options.peer} {name}", options.peer_python, f"{options.peer}_layers.py", threads=threads)
-            for name in SETTINGS
-        ]
+    if not layers or not set(directions) <= set(DIRECTIONS):
+        raise SystemExit(f"nothing to do: give layers of {options.file}, directions of {', '.join(DIRECTIONS)}")
+    session = protocol.Session("layers", options, PEERS)
+    contenders = [session.contender("wiesel", "wiesel_layers.py")]
+    contenders += [
+        session.contender(f"{peer} {name}", f"{peer}_layers.py") for peer in session.peers for name in SETTINGS if session.wants(name)
+    ]
     results = []
     try:
         for layer in layers:
             for direction in directions:
-                results.append(measure(layer, direction, contenders, options))
+                results.append(measure(layer, direction, contenders, session))
                 print(f"{layer.name}, {direction}: {results[-1]['times']}", file=sys.stderr)
     finally:
         for contender in contenders:
             contender.close()
-    note = f"{threads} threads each, fp32; GFLOP/s by the direct formula, for every algorithm."
-    lines = protocol.heading("Convolution layers", facts, peaks, options.rounds, note) + table(results, peaks, options.target)
-    text = "\n".join(lines) + "\n"
-    print(text)
-    everything = {"machine": facts, "peaks": peaks, "threads": threads, "rounds": options.rounds, "results": results}
-    print("written to", protocol.write("layers", everything, text, options.out))
+    target = options.target or 1.0
+    session.report(
+        "Convolution layers", "GFLOP/s by the direct formula, for every algorithm.", results, table(results, session.peaks, target)
+    )
     return 0
 
 
-def measure(layer: Layer, direction: str, contenders: list[protocol.Contender], options: argparse.Namespace) -> dict[str, Any]:
+def measure(layer: Layer, direction: str, contenders: list[protocol.Contender], session: protocol.Session) -> dict[str, Any]:
     """One layer in one direction; the settings that do not have it are left out. All must compute the same."""
     able = []
     digests = {}
@@ -127,15 +109,12 @@ def measure(layer: Layer, direction: str, contenders: list[protocol.Contender], 
         reply = contender.ask("setup", layer=asdict(layer), direction=direction, setting=setting)
         if reply is not None:
             able.append(contender)
-            digests[contender.name] = reply
+            digests[contender.name] = reply["digest"]
     norm, projection = digests["wiesel"]
     for name, (its_norm, its_projection) in digests.items():
         if abs(its_norm - norm) > 1e-4 * norm or abs(its_projection - projection) > 1e-3 * norm:
             raise RuntimeError(f"{layer.name}, {direction}: {name} computes something else ({digests})")
-    for contender in able:
-        contender.ask("run", seconds=options.seconds, least=3)  # warm
-    times = protocol.rounds(able, options.rounds, seconds=options.seconds, least=3)
-    return {"layer": asdict(layer), "direction": direction, "flops": layer.flops, "times": times}
+    return {"layer": asdict(layer), "direction": direction, "flops": layer.flops, "times": session.take_turns(able)}
 
 
 def table(results: list[dict[str, Any]], peaks: dict[str, float], target: float) -> list[str]:

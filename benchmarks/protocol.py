@@ -8,6 +8,7 @@ statistics, which assume nothing about the noise.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import math
@@ -19,18 +20,140 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PAUSE = 0.25  # seconds; libgomp's workers spin for a few milliseconds, MKL's for up to 200
+FORCED = ("WIESEL_ISA", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+"""Variables that hold contenders to an instruction set; they are written down with the results."""
+
+
+def arguments(description: str, *, peers: Sequence[str], seconds: float) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--peers", default=",".join(peers), help="comma-separated, or none (default: all that are installed, of %(default)s)"
+    )
+    parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has the peers (default: this one)")
+    parser.add_argument(
+        "--settings", default="all", help="comma-separated settings of the peers, such as channels_last (default: all that work)"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="at least 5 (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of a turn (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of each contender (default: the cores of this process)")
+    parser.add_argument("--target", type=float, help="ratio that is to be reached (default: each case's own)")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results (default: %(default)s)")
+    parser.add_argument("--label", default="", help="end of the results' file name, for runs that make one table together")
+    return parser
+
+
+class Session:
+    """One run of a benchmark: its options, what it runs on, and where its results go."""
+
+    def __init__(self, kind: str, options: argparse.Namespace, peers: Sequence[str]) -> None:
+        if options.rounds < 5:
+            raise SystemExit("at least 5 rounds")
+        self.kind = kind
+        self.options = options
+        self.facts = machine()
+        self.threads: int = options.threads or self.facts["cores"]
+        self.peaks = peaks(self.threads)
+        asked = [] if options.peers == "none" else options.peers.split(",")
+        unknown = [peer for peer in asked if peer not in peers]
+        if unknown:
+            raise SystemExit(f"unknown peers {', '.join(unknown)}; known: {', '.join(peers)}")
+        self.peers = [peer for peer in asked if installed(options.peer_python, peer)]
+        self.absent = [peer for peer in asked if peer not in self.peers]
+        if self.absent:
+            print(f"left out, for {options.peer_python} has them not: {', '.join(self.absent)}", file=sys.stderr)
+
+    def wants(self, setting: str) -> bool:
+        """Whether a setting of a peer was asked for; compiled ones need a compiler."""
+        wanted = self.options.settings
+        return (wanted == "all" or setting in wanted.split(",")) and ("compiled" not in setting or shutil.which("c++") is not None)
+
+    def contender(self, name: str, script: str, *, silent: bool = False) -> Contender:
+        """Starts a process, in the peers' interpreter unless it is wiesel's; ``silent``: what it prints is thrown away."""
+        python = sys.executable if script.startswith("wiesel") else self.options.peer_python
+        return Contender(name, python, script, threads=self.threads, silent=silent)
+
+    def side_by_side(
+        self, case: str, entries: Sequence[Entry], first: Callable[[Contender], dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """Starts the contenders, warms them up and lets them take turns; wiesel comes first, and must work.
+
+        ``first(contender)`` asks for what is to be known of each beside its times. The reply: {"contenders": {name: {"times": ...}},
+        "failed": {name: error}}.
+        """
+        contenders: list[Contender] = []
+        found: dict[str, dict[str, Any]] = {}
+        failed: dict[str, str] = {}
+        try:
+            for entry in entries:
+                started = time.perf_counter()
+                contender = self.contender(entry.name, entry.script)
+                contenders.append(contender)
+                try:
+                    about = contender.ask("setup", **entry.setup)
+                    if first is not None:
+                        about |= first(contender)
+                except RuntimeError as error:
+                    if entry.name == "wiesel":
+                        raise
+                    failed[entry.name] = str(error).splitlines()[0]
+                    contenders.pop().close()
+                    continue
+                found[entry.name] = about
+                print(f"{case}: {entry.name} ready after {time.perf_counter() - started:.0f} s", file=sys.stderr)
+            for name, times in self.take_turns(contenders).items():
+                found[name]["times"] = times
+        finally:
+            for contender in contenders:
+                contender.close()
+        return {"contenders": found, "failed": failed}
+
+    def take_turns(self, contenders: Sequence[Contender]) -> dict[str, list[float]]:
+        """Warms the contenders up, then measures; see ``rounds``."""
+        for contender in contenders:
+            contender.ask("run", seconds=self.options.seconds, least=3)
+        return rounds(contenders, self.options.rounds, seconds=self.options.seconds, least=3)
+
+    def report(self, title: str, note: str, results: list[dict[str, Any]], table: list[str]) -> None:
+        """Prints the table and writes it, and all that it was made from as JSON."""
+        notes = [f"{self.threads} threads each, fp32; {note}"]
+        notes += [f"Not installed, so left out: {', '.join(self.absent)}."] if self.absent else []
+        text = "\n".join(heading(title, self.facts, self.peaks, self.options.rounds, notes) + table) + "\n"
+        print(text)
+        everything = {"kind": self.kind, "machine": self.facts, "peaks": self.peaks, "threads": self.threads, "absent": self.absent}
+        everything |= {"rounds": self.options.rounds, "results": results}
+        print("written to", write(self.kind, everything, text, self.options.out, self.options.label))
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A contender to be started: its name, the script in peers/, and what its ``setup`` takes."""
+
+    name: str
+    script: str
+    setup: dict[str, Any]
+
+
+def installed(python: str, module: str) -> bool:
+    """Whether an interpreter finds a module."""
+    return (
+        subprocess.run(
+            [python, "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"], check=False
+        ).returncode
+        == 0
+    )
 
 
 class Contender:
     """A process that answers requests (see peers/pipe.py)."""
 
-    def __init__(self, name: str, python: str, script: str, *, threads: int) -> None:
+    def __init__(self, name: str, python: str, script: str, *, threads: int, silent: bool = False) -> None:
         self.name = name
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         if not script.startswith("wiesel"):
@@ -39,6 +162,7 @@ class Contender:
             [python, str(HERE / "peers" / script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if silent else None,
             text=True,
             env=environment,
         )
@@ -108,25 +232,27 @@ def ratio(ours: Sequence[float], peers: Sequence[float], *, confidence: float = 
     return Ratio(statistics.median(ratios), ratios[k - 1], ratios[-k], covers(k))
 
 
-def rounds(contenders: Sequence[Contender], count: int, *, seconds: float, least: int, **request: Any) -> dict[str, list[float]]:
-    """Median step times in seconds of each contender's turns, one per round. ``request`` goes along with each ``run``."""
+def rounds(contenders: Sequence[Contender], count: int, *, seconds: float, least: int) -> dict[str, list[float]]:
+    """Median step times in seconds of each contender's turns, one per round."""
     times: dict[str, list[float]] = {c.name: [] for c in contenders}
     for number in range(count):
         shift = number % len(contenders)
         for contender in [*contenders[shift:], *contenders[:shift]]:
             time.sleep(PAUSE)
-            times[contender.name].append(contender.ask("run", seconds=seconds, least=least, **request)["median"])
+            times[contender.name].append(float(contender.ask("run", seconds=seconds, least=least)["median"]))
     return times
 
 
 def spread(values: Sequence[float]) -> float:
     """Half the range over the median."""
-    return (max(values) - min(values)) / 2 / statistics.median(values)
+    return (max(values) - min(values)) / (2.0 * float(statistics.median(values)))
 
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     facts: dict[str, Any] = {"system": platform.platform(), "python": platform.python_version(), "cores": len(os.sched_getaffinity(0))}
+    facts["load"] = os.getloadavg()[0]
+    facts["forced"] = {name: os.environ[name] for name in FORCED if name in os.environ}
     wanted = {
         "Model name": "cpu",
         "CPU(s)": "cpus",
@@ -146,7 +272,6 @@ def machine() -> dict[str, Any]:
         elif key.strip() == "Flags":
             notable = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
             facts["isa"] = [flag for flag in notable if flag in value.split()]
-    facts["load"] = os.getloadavg()[0]
     return facts
 
 
@@ -163,31 +288,29 @@ def peaks(threads: int) -> dict[str, float]:
     return measured
 
 
-def write(kind: str, results: dict[str, Any], table: str, folder: Path) -> Path:
-    """Puts ``results`` (JSON) and ``table`` (Markdown) into ``folder``, named by kind, machine and date; returns the table's path."""
+def write(kind: str, results: dict[str, Any], table: str, folder: Path, label: str = "") -> Path:
+    """Puts ``results`` (JSON) and ``table`` (Markdown) into ``folder``, named by kind, machine, date, label; returns the table's path."""
     model = "".join(c if c.isalnum() else "-" for c in str(results["machine"].get("cpu", platform.machine())).lower())
-    stem = f"{kind}-{'-'.join(part for part in model.split('-') if part)}-{time.strftime('%Y-%m-%d')}"
+    parts = [kind, *(part for part in model.split("-") if part), time.strftime("%Y-%m-%d"), *([label] if label else [])]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n")
-    path = folder / f"{stem}.md"
+    path = folder / f"{'-'.join(parts)}.md"
+    path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     path.write_text(table)
     return path
 
 
-def heading(title: str, facts: dict[str, Any], peaks: dict[str, Any], rounds_: int, note: str) -> list[str]:
+def heading(title: str, facts: dict[str, Any], peaks: dict[str, Any], rounds_: int, notes: Sequence[str]) -> list[str]:
     """The lines that every table begins with."""
     caches = ", ".join(f"{level.upper()} {facts[level]}" for level in ("l1d", "l2", "l3") if level in facts)
     measured = ", ".join(f"{what} {value:.1f} {unit}" for what, _, unit, value in ((*name.partition("_"), v) for name, v in peaks.items()))
+    forced = ", ".join(f"{name}={value}" for name, value in facts.get("forced", {}).items())
     return [
         f"# {title}",
         "",
         f"{facts.get('cpu', 'unknown CPU')}, {facts['cores']} cores, {caches}; {', '.join(facts.get('isa', []))}. {facts['system']}.",
         f"Measured in this run: {measured or 'no peaks, for want of a C compiler'}. Load before the run: {facts.get('load', 0):.1f}.",
+        *([f"Held to an instruction set: {forced}."] if forced else []),
         f"Medians of {rounds_} interleaved rounds.",
-        note,
+        *notes,
         "",
     ]
-
-
-def default_python() -> str:
-    return sys.executable

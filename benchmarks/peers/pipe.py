@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,95 @@ def serve(handlers: dict[str, Callable[..., Any]]) -> None:
         replies.write(json.dumps(reply) + "\n")
 
 
+class Work:
+    """What a contender does over and over. A subclass prepares it in its constructor, from what ``setup`` was asked with."""
+
+    about: dict[str, Any]
+    """The reply to ``setup``."""
+
+    def step(self, number: int) -> Any:
+        """Step ``number``: the loss of a training step, the result of a layer or a net."""
+        raise NotImplementedError
+
+    def planned(self) -> int | None:
+        """Bytes that a step takes by the contender's own account, if it gives one."""
+        return None
+
+
+def serve_work(make: Callable[..., Work | None]) -> None:
+    """Answers ``setup`` (None where ``make`` cannot), ``first`` (values of the first steps), ``run`` (times) and ``memory``."""
+    current: list[Work] = []
+
+    def work() -> Work:
+        if not current:
+            raise RuntimeError("no setup yet")
+        return current[0]
+
+    def setup(**settings: Any) -> dict[str, Any] | None:
+        current.clear()
+        made = make(**settings)
+        if made is None:
+            return None
+        current.append(made)
+        return made.about
+
+    def memory() -> dict[str, Any]:
+        return {"growth": growth(work().step), "planned": work().planned()}
+
+    serve(
+        {
+            "setup": setup,
+            "first": lambda count: [work().step(i) for i in range(count)],
+            "run": lambda seconds, least: timed(work().step, seconds, least),
+            "memory": memory,
+        }
+    )
+
+
 def timed(step: Callable[[int], Any], seconds: float, least: int) -> dict[str, Any]:
-    """Calls ``step(i)`` for about ``seconds``, at least ``least`` times; each call's time in seconds and the last value."""
+    """Calls ``step(i)`` for about ``seconds``, at least ``least`` times; the median and the least of the calls' seconds."""
     times: list[float] = []
     begin = time.perf_counter()
-    value = None
     while len(times) < least or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
-        value = step(len(times))
+        step(len(times))
         times.append(time.perf_counter() - start)
-    return {"median": statistics.median(times), "fastest": min(times), "steps": len(times), "value": value}
+    return {"median": statistics.median(times), "fastest": min(times), "steps": len(times)}
+
+
+# --- memory --------------------------------------------------------------------------------------------------------------------------
+
+_marked: dict[str, int] = {}
+
+
+def resident() -> dict[str, int]:
+    """This process's resident memory in bytes: "VmRSS" now, "VmHWM" its peak, "RssFile" the part that is mapped files (libraries)."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return {words[0][:-1]: 1024 * int(words[1]) for words in lines if words and words[0] in ("VmRSS:", "VmHWM:", "RssFile:")}
+
+
+def mark() -> None:
+    """What is resident now (the interpreter, the libraries, the data) is not the net's; ``growth`` counts from here."""
+    _marked.clear()
+    if Path("/proc/self/clear_refs").exists():
+        _marked.update(resident())
+
+
+def growth(step: Callable[[int], Any], steps: int = 2) -> int | None:
+    """Bytes by which the peak of resident memory during warm ``steps`` lies above ``mark``; None where the system does not tell.
+
+    Parts of libraries that were loaded meanwhile are not counted.
+    """
+    if not _marked:
+        return None
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
+    for i in range(steps):
+        step(i)
+    now = resident()
+    return (now["VmHWM"] - now["RssFile"]) - (_marked["VmRSS"] - _marked["RssFile"])
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------------------------
 
 
 def operands(layer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -53,3 +133,8 @@ def digest(result: np.ndarray) -> list[float]:
     """Norm of ``result`` (in NHWC or HWIO), and its product with fixed random numbers: equal for equal arrays, hardly ever else."""
     flat = np.asarray(result, np.float64).ravel()
     return [float(np.linalg.norm(flat)), float(flat @ np.random.default_rng(1).standard_normal(flat.size))]
+
+
+def nchw(x: np.ndarray) -> np.ndarray:
+    """(n, h, w, c) pictures as (n, c, h, w), in that order in memory."""
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))

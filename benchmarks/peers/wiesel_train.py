@@ -5,54 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pipe import serve, timed
+from pipe import Work, mark, serve_work
+from wiesel_nets import build
 
 import wiesel as wl
-from wiesel import models, optim
-
-_NETS = {
-    "lenet5": ("lenet5", {"padding": 2}),
-    "mnist": ("mnist", {"dropout": 0.0}),
-    "sixconv": ("sixconv", {}),
-    "resnet18-32": ("resnet18-32", {}),
-}
+from wiesel import optim
 
 
-class Training:
+class Training(Work):
     """One net with its optimizer and batches."""
 
-    def __init__(self, net: str, batches: str, lr: float, momentum: float, weights: str | None) -> None:
+    def __init__(self, net: str, batches: str, optimizer: dict[str, Any], weights: str | None) -> None:
         with np.load(batches) as file:
-            self.batches = list(zip(file["x"], file["y"], strict=True))
-        name, options = _NETS[net]
-        self.net = models.create(name, **options)
-        self.net.build(self.batches[0][0].shape[1:], seed=0)
-        arrays = [p.value for p in self.net.parameters().values()]
-        self.parameters = sum(a.size for a in arrays)
-        if weights is not None:
-            np.savez(weights, **{f"p{i}": a for i, a in enumerate(arrays)})
-        self.trainer = wl.Trainer(self.net, loss="cross_entropy", optimizer=optim.SGD(lr, momentum=momentum), seed=0)
+            self._batches = list(zip(file["x"], file["y"], strict=True))
+        mark()
+        x = self._batches[0][0]
+        self._net = build(net, x, weights)
+        self._optimizer = dict(optimizer)
+        self._trainer = wl.Trainer(self._net, loss="cross_entropy", optimizer=self._sgd(), seed=0)
+        self.about = {"parameters": self._net.parameter_count, "version": wl.__version__, "isa": wl.isa()}
+
+    def _sgd(self) -> optim.Optimizer:
+        options = dict(self._optimizer)
+        return optim.SGD(options.pop("lr"), **options)
 
     def step(self, number: int) -> float:
-        return float(self.trainer.step(*self.batches[number % len(self.batches)]))
+        return float(self._trainer.step(*self._batches[number % len(self._batches)]))
 
-
-_training: list[Training] = []
-
-
-def setup(**settings: Any) -> dict[str, Any]:
-    _training[:] = [Training(**settings)]
-    return {"parameters": _training[0].parameters, "version": wl.__version__, "isa": wl.isa()}
-
-
-def losses(count: int) -> list[float]:
-    """The losses of the first steps; they also warm up."""
-    return [_training[0].step(i) for i in range(count)]
-
-
-def run(seconds: float, least: int) -> dict[str, Any]:
-    return timed(_training[0].step, seconds, least)
+    def planned(self) -> int:
+        x = self._batches[0][0]
+        dtype = "u8" if x.dtype == np.uint8 else "f32"
+        return wl.plan(self._net, x.shape, training=True, optimizer=self._sgd(), input_dtype=dtype).memory
 
 
 if __name__ == "__main__":
-    serve({"setup": setup, "losses": losses, "run": run})
+    serve_work(Training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from wiesel.summary import summarize
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -30,7 +33,10 @@ def load(name: str) -> ModuleType:
 
 
 protocol = load("protocol")
+sys.modules["protocol"] = protocol  # the one that compare and layers import
 layers = load("layers")
+compare = load("compare")
+nets = load("nets")
 
 
 def test_ratio_of_few_rounds_is_the_whole_range() -> None:
@@ -113,6 +119,79 @@ def test_layer_lines() -> None:
     assert len({layer.name for layer in found}) == len(found)
 
 
+def result(net: str, wiesel: float, peers: dict[str, float], **more: object) -> dict[str, object]:
+    """A result of train.py with the same times in every round, and twice the memory for peers."""
+    contenders = {"wiesel": {"times": [wiesel] * 5, "memory": {"planned": 2**20, "growth": 2**20}}}
+    for name, seconds in peers.items():
+        contenders[name] = {"times": [seconds] * 5, "memory": {"planned": None, "growth": 2**21}}
+    return {"kind": "train", "net": net, "batch": 8, "target": 2.0, "contenders": contenders, "failed": {}, **more}
+
+
+def run_of(*results: dict[str, object], cpu: str = "some", rounds: int = 5) -> dict[str, object]:
+    machine = {"cpu": cpu, "cores": 2, "isa": ["avx2"], "forced": {}}
+    return {"machine": machine, "peaks": {"fma_GFLOP/s": 100.0}, "threads": 2, "rounds": rounds, "results": list(results)}
+
+
+def test_comparison_takes_the_best_setting_of_the_best_peer() -> None:
+    lines = compare.table([result("a", 0.1, {"torch nchw": 0.4, "torch channels_last": 0.3, "other": 0.2})])
+    assert "| net | batch | wiesel | other | torch |" in lines[0]
+    assert "| a | 8 | 100 ±0 % | 200 ±0 % | 300 ±0 % | 2.00 (2.00-2.00) | other | 2: reached | 0.50 |" in lines
+
+
+def test_comparison_gives_geometric_means_and_says_what_did_not_run() -> None:
+    first, second = result("a", 0.1, {"torch": 0.2}), result("b", 0.1, {"torch": 0.8}, failed={"torch compiled": "no compiler"})
+    text = "\n".join(compare.report([run_of(first), run_of(second)]))
+    assert "Geometric mean of 2 nets: 4.00 (4.00-4.00)." in text
+    assert "0.50 of the peer's, target 0.7: reached" in text
+    assert "b: torch compiled did not run: no compiler" in text
+
+
+def test_comparison_takes_the_last_measurement_of_a_net_and_one_machine_only() -> None:
+    old, new = result("a", 0.2, {}), result("a", 0.1, {})
+    assert compare.merged([run_of(old), run_of(new)]) == [new]
+    with pytest.raises(SystemExit, match="different machines make no table"):
+        compare.report([run_of(old), run_of(new, cpu="other")])
+
+
+def test_comparison_writes_between_marks_and_draws(tmp_path: Path) -> None:
+    begin, end = compare.MARKS
+    assert compare.replaced(f"a\n{begin}\nold\n{end}\nb\n", ["new"]) == f"a\n{begin}\nnew\n{end}\nb\n"
+    with pytest.raises(SystemExit, match="no lines"):
+        compare.replaced("a\n", ["new"])
+    pytest.importorskip("matplotlib")
+    compare.picture([result("a", 0.1, {"torch nchw": 0.2, "other": 0.3}), result("b", 0.1, {"torch nchw": 0.2})], tmp_path / "bars.svg")
+    assert (tmp_path / "bars.svg").read_text().count("torch") >= 1
+
+
+def test_nets_are_chosen_by_name() -> None:
+    assert [case.name for case in nets.choose("resnet50,train cifar10", recipes=True)] == ["resnet50", "train cifar10"]
+    assert len(nets.choose("all", recipes=True)) == 11
+    with pytest.raises(SystemExit, match="unknown nets vgg; known: lenet5, "):
+        nets.choose("vgg", recipes=False)
+
+
+def test_recipes_are_those_of_the_command_line() -> None:
+    from wiesel.cli.recipes import _RECIPES
+
+    for case in nets.RECIPES.values():
+        recipe = _RECIPES[case.name.removeprefix("train ")]
+        assert (case.net, case.batch) == (recipe.net, recipe.batch_size)
+        assert (case.optimizer["momentum"], case.optimizer["weight_decay"]) == (recipe.momentum, recipe.weight_decay)
+
+
+def test_memory_of_a_step_is_what_it_adds_to_the_resident_memory(tmp_path: Path) -> None:
+    sys.path.insert(0, str(FOLDER / "peers"))
+    try:
+        import pipe
+    finally:
+        sys.path.remove(str(FOLDER / "peers"))
+    pipe.mark()
+    kept = b"x" * (30 << 20)
+    found = pipe.growth(lambda _number: len(b"y" * (50 << 20)))
+    assert found is None or 75 << 20 <= found <= 100 << 20
+    assert len(kept) == 30 << 20
+
+
 def test_peers_do_not_import_wiesel() -> None:
     for path in (FOLDER / "peers").glob("*.py"):
         if not path.name.startswith("wiesel"):
@@ -123,8 +202,24 @@ def test_peers_do_not_import_wiesel() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif("WIESEL_PEER_PYTHON" not in os.environ, reason="set WIESEL_PEER_PYTHON to an interpreter that has torch")
 def test_training_benchmark_compares_equal_nets(tmp_path: Path) -> None:
-    command = [sys.executable, FOLDER / "train.py", "--peer-python", os.environ["WIESEL_PEER_PYTHON"], "--peer-settings", "channels_last"]
-    command += ["--nets", "lenet5,mnist,resnet18-32", "--rounds", "5", "--seconds", "0.05", "--out", tmp_path]
+    command = [sys.executable, FOLDER / "train.py", "--peer-python", os.environ["WIESEL_PEER_PYTHON"], "--settings", "channels_last"]
+    command += ["--nets", "lenet5,mnist,resnet18-32,train fashion-mnist", "--rounds", "5", "--seconds", "0.05", "--out", tmp_path]
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "| lenet5 | 64 |" in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("WIESEL_PEER_PYTHON" not in os.environ, reason="set WIESEL_PEER_PYTHON to an interpreter that has torch")
+def test_twins_have_as_many_parameters() -> None:
+    from wiesel import models
+
+    script = "from torch_nets import NETS; print({name: sum(p.numel() for p in make().parameters()) for name, make in NETS.items()})"
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER / "peers")}
+    run = subprocess.run([os.environ["WIESEL_PEER_PYTHON"], "-c", script], env=environment, capture_output=True, text=True, check=True)
+    theirs = ast.literal_eval(run.stdout)
+    cases = {case.net: case for case in (*nets.CASES.values(), *nets.RECIPES.values())}
+    assert theirs.keys() == cases.keys()
+    options = {"lenet5": {"padding": 2}}
+    ours = {name: summarize(models.create(name, **options.get(name, {})), case.shape).parameters for name, case in cases.items()}
+    assert ours == theirs
