@@ -1,11 +1,15 @@
 // Tables of the core as dictionaries, kernel selection, threads, random numbers, CRC.
 #include <atomic>
+#include <cstring>
+#include <new>
 
 #include "arrays.h"
 #include "base/crc32.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "heap.h"
 #include "ops/op.h"
+#include "runtime/probe.h"
 #include "runtime/threads.h"
 #include "runtime/verify.h"
 
@@ -93,6 +97,39 @@ uint32_t crc32_of(const py::buffer& data) {
   return crc;
 }
 
+double probe_flops(double seconds, const py::object& isa, int threads) {
+  const wl::Kernels& kernels = kernels_of(isa);
+  threads = threads_of(threads);
+  const py::gil_scoped_release release;
+  return wl::probe_flops(kernels, threads, seconds);
+}
+
+// Memory of the probe's own, every page written once: pages that are only read would all be one page of zeros.
+struct ProbeMemory {
+  explicit ProbeMemory(size_t size) : bytes(size), data(reinterpret_cast<float*>(wl::memory_alloc(size))) {
+    if (!data) throw std::bad_alloc();
+    std::memset(static_cast<void*>(data), 0, size);
+  }
+  ~ProbeMemory() { wl::memory_free(reinterpret_cast<char*>(data), bytes); }
+  ProbeMemory(const ProbeMemory&) = delete;
+  ProbeMemory& operator=(const ProbeMemory&) = delete;
+  size_t bytes;
+  float* data;
+};
+
+double probe_bytes(const std::string& kind, int64_t nbytes, double seconds, const py::object& isa, int threads) {
+  if (kind != "read" && kind != "copy") throw py::value_error("probe_bytes: kind '" + kind + "'; known: read, copy");
+  if (nbytes < 4096 || nbytes > int64_t(1) << 40)
+    throw py::value_error("probe_bytes: nbytes is " + std::to_string(nbytes) + ", must be 4096 to 2**40");
+  const wl::Kernels& kernels = kernels_of(isa);
+  threads = threads_of(threads);
+  const py::gil_scoped_release release;
+  const int64_t half = nbytes / 2 / wl::kCacheLine * wl::kCacheLine;
+  const ProbeMemory memory(size_t(2 * half));
+  const bool copies = kind == "copy";
+  return wl::probe_bytes(kernels, threads, seconds, (copies ? half : 2 * half) / 4, memory.data, copies ? memory.data + half / 4 : nullptr);
+}
+
 }  // namespace
 
 int num_threads() {
@@ -128,6 +165,9 @@ void bind_base(py::module_& m) {
         chosen_threads = n;
       },
       py::arg("n"));
+  m.def("probe_flops", &probe_flops, py::arg("seconds"), py::arg("isa") = py::none(), py::arg("threads") = 0);
+  m.def("probe_bytes", &probe_bytes, py::arg("kind"), py::arg("nbytes"), py::arg("seconds"), py::arg("isa") = py::none(),
+        py::arg("threads") = 0);
   m.def("heap_allocations", &heap_allocations);
   m.def("random_fill", &random_fill, py::arg("kind"), py::arg("seed"), py::arg("purpose"), py::arg("stream"), py::arg("step"),
         py::arg("shape"));

@@ -141,7 +141,8 @@ class InstanceHandle {
   InstanceHandle(const InstanceHandle&) = delete;
   InstanceHandle& operator=(const InstanceHandle&) = delete;
 
-  void run(unsigned entries, PyObject* inputs, PyObject* outputs, int64_t n, PyObject* scalars, PyObject* step_seconds);
+  void run(unsigned entries, PyObject* inputs, PyObject* outputs, int64_t n, PyObject* scalars, PyObject* step_seconds,
+           PyObject* combining_seconds);
   PyObject* call(PyObject* x);
   size_t arena_high_water();
 
@@ -257,18 +258,21 @@ void check_vector(PyObject* object, const char* what, char kind, size_t least, b
   *data = view.data;
 }
 
-void InstanceHandle::run(unsigned entries, PyObject* inputs, PyObject* outputs, int64_t n, PyObject* scalars, PyObject* step_seconds) {
+void InstanceHandle::run(unsigned entries, PyObject* inputs, PyObject* outputs, int64_t n, PyObject* scalars, PyObject* step_seconds,
+                         PyObject* combining_seconds) {
   const wl::Program& p = *program_->program;
   wl::RunRequest request;
   request.entries = entries;
   char* slots = nullptr;
-  char* seconds = nullptr;
+  char *seconds = nullptr, *combining = nullptr;
   if (scalars != Py_None) check_vector(scalars, "scalars", 'i', wl::kScalarSlots, false, &slots);
   if (step_seconds != Py_None) check_vector(step_seconds, "step_seconds", 'f', size_t(p.n_steps), true, &seconds);
+  if (combining_seconds != Py_None) check_vector(combining_seconds, "combining_seconds", 'f', size_t(p.n_steps), true, &combining);
   wl::Scalar values[wl::kScalarSlots] = {};
   if (slots) std::memcpy(values, slots, sizeof values);
   request.scalars = values;
   request.step_seconds = reinterpret_cast<double*>(seconds);
+  request.combining_seconds = reinterpret_cast<double*>(combining);
   if (entries == 1u << wl::kPrepare) return execute(request);
 
   BoundArrays in(inputs, "input", p, p.input_tensors, p.n_inputs), out(outputs, "output", p, p.output_tensors, p.n_outputs);
@@ -351,13 +355,13 @@ PyObject* call_method(PyObject* self, PyObject* x) {
   return translating_exceptions([&] { return handle_of(self).call(x); });
 }
 
-constexpr const char* kRunParameters[] = {"entries", "inputs", "outputs", "n", "scalars", "step_seconds"};
-constexpr int kRunCount = 6, kRunRequired = 3;
+constexpr const char* kRunParameters[] = {"entries", "inputs", "outputs", "n", "scalars", "step_seconds", "combining_seconds"};
+constexpr int kRunCount = 7, kRunRequired = 3;
 
 // Puts positional and keyword arguments where they belong; TypeError when they do not fit.
 void place_arguments(PyObject* const* arguments, Py_ssize_t n_positional, PyObject* keywords, PyObject* (&placed)[kRunCount]) {
   const auto misfit = [](const std::string& text) {
-    return py::type_error("Instance.run(entries, inputs, outputs, n=0, scalars=None, step_seconds=None): " + text);
+    return py::type_error("Instance.run(entries, inputs, outputs, n=0, scalars=None, step_seconds=None, combining_seconds=None): " + text);
   };
   if (n_positional > kRunCount) throw misfit("too many arguments");
   for (Py_ssize_t i = 0; i < n_positional; ++i) placed[i] = arguments[i];
@@ -385,7 +389,8 @@ PyObject* run_method(PyObject* self, PyObject* const* arguments, Py_ssize_t n_po
     place_arguments(arguments, n_positional, keywords, placed);
     const int64_t entries = integer_argument(placed[0], 0), n = integer_argument(placed[3], 0);
     if (entries < 1 || entries > wl::kAllEntries) throw py::value_error("entries is " + std::to_string(entries) + ", must be 1 to 15");
-    handle_of(self).run(unsigned(entries), placed[1], placed[2], n, placed[4] ? placed[4] : Py_None, placed[5] ? placed[5] : Py_None);
+    const auto optional = [&](int i) { return placed[i] ? placed[i] : Py_None; };
+    handle_of(self).run(unsigned(entries), placed[1], placed[2], n, optional(4), optional(5), optional(6));
     Py_RETURN_NONE;
   });
 }
@@ -394,7 +399,7 @@ PyMethodDef method_definitions[] = {
     {"call", call_method, METH_O,
      "The quick way for one input and one output: forward on x into a new array; None when x needs converting first."},
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run_method)), METH_FASTCALL | METH_KEYWORDS,
-     "run(entries, inputs, outputs, n=0, scalars=None, step_seconds=None): runs the entries whose bits are set."},
+     "run(entries, inputs, outputs, n=0, scalars=None, step_seconds=None, combining_seconds=None): runs the entries whose bits are set."},
 };
 
 }  // namespace

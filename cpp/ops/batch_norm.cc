@@ -3,6 +3,7 @@
 #include "kernels/reduce/reduce.h"
 #include "ops/axes.h"
 #include "ops/check.h"
+#include "ops/combining_time.h"
 
 namespace wl {
 namespace {
@@ -59,10 +60,13 @@ void run_stats(const Step& s, const Run& r) {
     });
   });
   float *mean = floats(r, 0), *m2 = mean + c;
-  for (int64_t t = 1; t < tasks; ++t) {
-    const Range rows = piece(view.rows, tasks, t);
-    const float* other = floats(r, 4 * c * t);
-    k.merge_moments(c, (double)rows.begin, mean, m2, (double)rows.size(), other, other + c);
+  {
+    const CombiningTime combining(r);
+    for (int64_t t = 1; t < tasks; ++t) {
+      const Range rows = piece(view.rows, tasks, t);
+      const float* other = floats(r, 4 * c * t);
+      k.merge_moments(c, (double)rows.begin, mean, m2, (double)rows.size(), other, other + c);
+    }
   }
   float *out_mean = s.out[0]->f32(), *out_var = s.out[1]->f32();
   const float count = (float)view.rows;
@@ -181,6 +185,7 @@ void run_grad(const Step& s, const Run& r) {
         r.kernels->reduce->bn_sums(rows, c, p, sums, sums + c);
       });
     });
+    const CombiningTime combining(r);
     r.kernels->reduce->columns(ReduceKind::sum, partials, 2 * c, partial, 2 * c, sum_g);
   }
   const float count = (float)view.rows;

@@ -1,5 +1,6 @@
 // Gradient clipping by global norm: factor = min(1, max_norm / (norm + 1e-6)), the norm being over all inputs together (torch).
 #include "kernels/reduce/reduce.h"
+#include "ops/combining_time.h"
 #include "ops/flat.h"
 
 namespace wl {
@@ -27,6 +28,7 @@ void run(const Step& s, const Run& r) {
     for_each_chunk(r, elements, 0.2, [&](int64_t begin, int64_t n, int64_t chunk) {
       partial[chunk] = r.kernels->reduce->sum_squares(n, s.in[i]->f32() + begin);
     });
+    const CombiningTime combining(r);
     for (int64_t c = 0; c < chunks_of(elements); ++c) sum += partial[c];
   }
   const float factor = (float)(s.f(AttrKey::max_norm) / (__builtin_sqrt(sum) + 1e-6));

@@ -351,6 +351,7 @@ void add_chunk_swapped(const Sweep& w, const OuterKernels& k, const Chunk& c, co
 // Adds the parts of a patch product and puts its rows, [kx][ky][i], into dw's order.
 void combine_patches(const Run& r, const Sweep& w, const float* sums, float* dw) {
   const ConvShape& s = w.s;
+  const CombiningTime combining(r);
   parallel_for(r, w.run, 1.0 * double(w.parts * w.elements()), [&](int64_t row, int) {
     const int64_t i = row % s.ic, kx = row / s.ic % s.kw, ky = row / s.ic / s.kw, from = (kx * s.kh + ky) * s.ic + i;
     for (int64_t o = 0; o < s.oc; ++o) {

@@ -5,6 +5,7 @@
 #include "kernels/reduce/reduce.h"
 #include "ops/axes.h"
 #include "ops/check.h"
+#include "ops/combining_time.h"
 
 namespace wl {
 namespace {
@@ -98,6 +99,7 @@ void run_loss(const Step& s, const Run& r) {
       row += rows;
     });
   });
+  const CombiningTime combining(r);
   float sum;
   r.kernels->reduce->rows(ReduceKind::sum, 1, view.rows, losses, 0, &sum);
   *s.out[0]->f32() = s.i(AttrKey::mean) ? sum / (float)view.rows : sum;

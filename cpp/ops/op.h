@@ -65,6 +65,7 @@ struct Run {
   int threads = 1;
   char* workspace = nullptr;  // 64-byte aligned, as many bytes as choose() asked for with these threads
   const Scalar* scalars = nullptr;
+  double* combining_seconds = nullptr;  // profiling: see ops/combining_time.h; null: no clock is read
 };
 
 // What choose() tells about a step. Pure function of the step's shapes and attributes, the ISA and the thread count; only

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "kernels/outer/outer.h"
-#include "ops/op.h"
+#include "ops/combining_time.h"
 
 namespace wl {
 
@@ -11,6 +11,7 @@ namespace wl {
 inline void combine_parts(const Run& run, const Kernels& kernels, int64_t parts, int64_t elements, const float* from, float* to,
                           bool first) {
   constexpr int64_t kPiece = 4096;
+  const CombiningTime combining(run);
   parallel_for(run, div_up(elements, kPiece), 0.2 * double(elements * parts), [&](int64_t task, int) {
     const int64_t begin = task * kPiece, count = min_of(kPiece, elements - begin);
     if (!first) memcpy(to + begin, from + begin, size_t(count) * sizeof(float));

@@ -6,6 +6,7 @@
 
 #include "ops/axes.h"
 #include "ops/check.h"
+#include "ops/combining_time.h"
 
 namespace wl {
 namespace {
@@ -145,6 +146,7 @@ void run_along(const Step& s, const Run& r, const Plan& p, ReduceKind kind, doub
     });
   });
   if (p.pieces == 1) return;
+  const CombiningTime combining(r);
   for_each_run(p.kept, 0, p.outputs, [&, output = (int64_t)0](int64_t n, const int64_t* offset) mutable {
     for (int64_t i = 0; i < n; ++i, ++output) {
       double value = neutral(kind);
@@ -192,6 +194,7 @@ void run_across(const Step& s, const Run& r, const Plan& p, ReduceKind kind, dou
     });
   });
   if (p.pieces == 1) return;
+  const CombiningTime combining(r);
   parallel_for(r, p.outputs * blocks, 0.3 * (double)(p.outputs * p.pieces * c), [&](int64_t task, int) {
     const int64_t column = task % blocks * kColumnBlock, width = min_of(kColumnBlock, c - column);
     each_output(task / blocks, task / blocks + 1, [&](int64_t output, int64_t y_offset, int64_t) {

@@ -1,10 +1,9 @@
 #include "runtime/instance.h"
 
-#include <time.h>
-
 #include <atomic>
 #include <new>
 
+#include "base/clock.h"
 #include "base/float_mode.h"
 #include "base/memory.h"
 #include "runtime/threads.h"
@@ -74,12 +73,6 @@ const void* this_thread() {
   return &mark;
 }
 
-double seconds_now() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
-}
-
 void execute(void* context) {
   auto& execution = *static_cast<Execution*>(context);
   const RunRequest& request = *execution.request;
@@ -99,9 +92,11 @@ void execute(void* context) {
       }
       const BoundStep& bound = instance.steps[s];
       if (request.step_seconds) {
+        instance.run.combining_seconds = request.combining_seconds ? request.combining_seconds + s : nullptr;
         const double start = seconds_now();
         bound.run(bound.step, instance.run);
         request.step_seconds[s] += seconds_now() - start;
+        instance.run.combining_seconds = nullptr;
       } else {
         bound.run(bound.step, instance.run);
       }

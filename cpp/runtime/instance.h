@@ -28,7 +28,8 @@ struct RunRequest {
   int threads = 0;                  // at most as many as the instance was created for; 0: all of them
   bool (*stop)(void*) = nullptr;    // asked between two steps; true ends the run with Code::interrupted (never inside entry update)
   void* stop_context = nullptr;
-  double* step_seconds = nullptr;  // profiling: one value per step of the program, added up; null: no clock is read
+  double* step_seconds = nullptr;       // profiling: one value per step of the program, added up; null: no clock is read
+  double* combining_seconds = nullptr;  // with step_seconds: the part of them that is ordered combining (ops/combining_time.h)
 };
 
 size_t instance_bytes(const Program& program);

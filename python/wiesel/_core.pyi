@@ -91,12 +91,14 @@ class Instance:
         n: int = 0,
         scalars: NDArray[np.int64] | None = None,
         step_seconds: NDArray[np.float64] | None = None,
+        combining_seconds: NDArray[np.float64] | None = None,
     ) -> None:
         """Runs the entries whose bits are set (1 prepare, 2 forward, 4 grad, 8 update), in order.
 
         ``inputs`` and ``outputs`` are C-contiguous arrays of the slots' dtypes and extents (leading extent n; 0 takes it from the first
         array that has the batch). No output shares memory with another array. Entry prepare alone needs no arrays. ``scalars`` holds
-        SLOTS["count"] values of 8 bytes; doubles are written through ``scalars.view(float64)``.
+        SLOTS["count"] values of 8 bytes; doubles are written through ``scalars.view(float64)``. To ``step_seconds`` each step's time is
+        added, to ``combining_seconds`` (only together with it) the part in which partial sums are added up in order; without, no clock is read.
         Raises KeyboardInterrupt between two steps (never inside update), ValueError on arrays that do not fit.
         """
 
@@ -106,6 +108,12 @@ class Instance:
     @property
     def arena_high_water(self) -> int:
         """Bytes of the arena that runs have touched, for tests of the plan. The first reading fills it with a canary (and gives 0)."""
+
+def probe_flops(seconds: float, isa: str | None = None, threads: int = 0) -> float:
+    """Floating-point operations per second of multiply-adds in registers (two each): the best of what fits into ``seconds``."""
+
+def probe_bytes(kind: str, nbytes: int, seconds: float, isa: str | None = None, threads: int = 0) -> float:
+    """Bytes per second, the best of what fits into ``seconds``: "read" of ``nbytes``, or "copy" of one half of them to the other (both count)."""
 
 def heap_allocations() -> int:
     """Calls of operator new, malloc, calloc, realloc, posix_memalign and mmap by this extension since the process started."""
