@@ -42,6 +42,7 @@ def arguments(description: str, *, peers: Sequence[str], seconds: float) -> argp
     )
     parser.add_argument("--rounds", type=int, default=7, help="at least 5 (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=seconds, help="length of a turn (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3, help="least steps of a turn (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads of each contender (default: the cores of this process)")
     parser.add_argument("--target", type=float, help="ratio that is to be reached (default: each case's own)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results (default: %(default)s)")
@@ -117,8 +118,8 @@ class Session:
     def take_turns(self, contenders: Sequence[Contender]) -> dict[str, list[float]]:
         """Warms the contenders up, then measures; see ``rounds``."""
         for contender in contenders:
-            contender.ask("run", seconds=self.options.seconds, least=3)
-        return rounds(contenders, self.options.rounds, seconds=self.options.seconds, least=3)
+            contender.ask("run", seconds=self.options.seconds, least=self.options.steps)
+        return rounds(contenders, self.options.rounds, seconds=self.options.seconds, least=self.options.steps)
 
     def report(self, title: str, note: str, results: list[dict[str, Any]], table: list[str]) -> None:
         """Prints the table and writes it, and all that it was made from as JSON."""
@@ -224,7 +225,7 @@ def ratio(ours: Sequence[float], peers: Sequence[float], *, confidence: float = 
     rounds = len(ratios)
 
     def covers(k: int) -> float:  # of the interval from the k-th smallest to the k-th largest
-        return 1 - 2 * sum(math.comb(rounds, i) for i in range(k)) / 2**rounds
+        return 1 - 2 * sum(math.comb(rounds, i) for i in range(k)) / 2.0**rounds
 
     k = 1
     while 2 * (k + 1) <= rounds and covers(k + 1) >= confidence:
@@ -245,7 +246,7 @@ def rounds(contenders: Sequence[Contender], count: int, *, seconds: float, least
 
 def spread(values: Sequence[float]) -> float:
     """Half the range over the median."""
-    return (max(values) - min(values)) / (2.0 * float(statistics.median(values)))
+    return (max(values) - min(values)) / (2 * statistics.median(values))
 
 
 def machine() -> dict[str, Any]:

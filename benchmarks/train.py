@@ -50,7 +50,7 @@ def measure(case: nets.Case, session: protocol.Session) -> dict[str, Any]:
     """All contenders on one net. A setting of a peer that does not work is listed with its error."""
 
     def first(contender: protocol.Contender) -> dict[str, Any]:
-        losses = contender.ask("first", count=COMPARED_LOSSES + BATCHES)[:COMPARED_LOSSES]
+        losses = contender.ask("first", count=COMPARED_LOSSES)
         return {"losses": losses, "memory": contender.ask("memory")}
 
     with tempfile.TemporaryDirectory() as scratch:
