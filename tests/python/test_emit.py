@@ -157,7 +157,7 @@ def test_update_steps_run_on_the_flat_buffers():
     assert compiled.plan.sizes["opt"] == layout.grad_bytes
     program = read_program(read_container(compiled.container)["PROG"])
     assert [step.opcode for step in program.steps if step.entry == "update"] == ["sgd_update"]
-    assert len(compiled.costs) == len(program.steps) == len(compiled.program.steps())
+    assert len(compiled.works) == len(program.steps) == len(compiled.program.steps())
 
 
 def test_what_is_emitted_reads_back():
@@ -176,12 +176,15 @@ def test_what_is_emitted_reads_back():
     assert _core.ALGORITHMS["automatic"] != conv.attrs["algorithm"]
     core = compiled.program.steps()
     assert [(s["entry"], s["opcode"], s["path"]) for s in core] == [(s.entry, s.opcode, s.path) for s in program.steps]
-    convolutions = [cost.macs for cost, step in zip(compiled.costs, program.steps, strict=True) if step.opcode == "conv_fwd"]
-    assert convolutions[0] == 7 * 8 * 8 * 3 * 3 * 3 * 4
+    convolutions = [work.at(7)[0] for work, step in zip(compiled.works, program.steps, strict=True) if step.opcode == "conv_fwd"]
+    assert convolutions[0] == 2 * 7 * 8 * 8 * 3 * 3 * 3 * 4
     assert all(convolutions)
     step = next(step for step in compiled.steps() if step["opcode"] == "conv_fwd")
-    assert step["macs"] == convolutions[0]
+    assert step["flops"] == convolutions[0]
     assert step["bytes"] >= 4 * 7 * 8 * 8 * (3 + 4)
+    weights = step["bytes"] - 4 * 7 * 8 * 8 * (3 + 4)
+    few = next(step for step in compiled.steps(2) if step["opcode"] == "conv_fwd")
+    assert (few["flops"], few["bytes"]) == (convolutions[0] // 7 * 2, 4 * 2 * 8 * 8 * (3 + 4) + weights)
     with pytest.raises(ValueError, match="malformed"):
         read_program(b"\0" * 100)
 

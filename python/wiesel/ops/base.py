@@ -24,6 +24,11 @@ class Cost:
     macs: int = 0
     flops: int = 0
 
+    @property
+    def operations(self) -> int:
+        """All floating-point operations: a multiply-add is two."""
+        return 2 * self.macs + self.flops
+
 
 class Op:
     """One operation of the graph. Subclasses are stateless; ``register`` makes the one instance."""
@@ -39,6 +44,9 @@ class Op:
 
     alias: ClassVar[bool] = False
     """The output is the first input's storage under other extents (reshape, flatten, stop_gradient): no step, ``lower`` is not asked."""
+
+    unread: ClassVar[Sequence[int]] = ()
+    """Inputs of which only the extents are looked at: they cost no bytes."""
 
     dtypes: ClassVar[Mapping[int, Sequence[str]]] = {}
     """Element types that input ``i`` may have, the preferred one first; inputs not named here are f32. Arrays given to
@@ -67,6 +75,7 @@ class Op:
             self.name,
             [None if v is None else em.tensor(v) for v in node.inputs],
             [em.tensor(v) for v in node.outputs],
+            unread=self.unread,
             **self.step_attrs(node.attrs),
         )
 
@@ -82,6 +91,7 @@ class Op:
         raise NotImplementedError
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
+        """By the direct formula, whatever the algorithm. The bytes that a step moves need no saying: its operands, once each."""
         return Cost(flops=sum(t.elements(1) for t in outs))
 
 

@@ -184,6 +184,7 @@ class BnRunning(Op):
     name = "bn_running"
     defaults: ClassVar[Mapping[str, Any]] = {"momentum": 0.1}
     in_place = ((3, 0), (4, 1))
+    unread = (2,)
 
     def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
         _, channels = _channels("running_stats", types[2])

@@ -83,6 +83,7 @@ class Optimizer(ABC):
         if clip_norm is not None:
             clip = em.scalar("opt", self.moments * layout.grad_bytes, "clip_factor")
             em.step("clip_factor", [em.flat("grads", 0, layout.grad_bytes // 4, "grads")], [clip], max_norm=clip_norm)
+            em.charge(2 * (layout.grad_bytes // 4))
         for run in layout.runs():
             self.emit_run(em, layout, run, self.settings[run.group], clip, clip_value)
 
@@ -167,6 +168,7 @@ class SGD(Optimizer):
             slot=FIRST_GROUP_SLOT + SLOTS_PER_GROUP * run.group,
             **({} if clip_value is None else {"maximum": float(clip_value)}),
         )
+        em.charge(8 * run.count)
 
 
 class Adam(Optimizer):
@@ -221,6 +223,7 @@ class Adam(Optimizer):
             slot=FIRST_GROUP_SLOT + SLOTS_PER_GROUP * run.group,
             **({} if clip_value is None else {"maximum": float(clip_value)}),
         )
+        em.charge(16 * run.count)
 
     def _write_group(self, scalars: NDArray[Any], slot: int, lr: float, settings: dict[str, Any], t: int) -> None:
         scalars[slot] = lr

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
 from wiesel import _core
-from wiesel.graph.ir import ENTRIES, NUMPY_DTYPES, Graph, Node, Type, Value, types_of
+from wiesel.graph.ir import Graph, Node, Type, Value, types_of
 from wiesel.graph.show import log_stage
 from wiesel.graph.verify import verify
-from wiesel.ops.base import Cost
 from wiesel.passes.choose import choose
 from wiesel.passes.fuse import fuse
 from wiesel.passes.hoist import hoist
@@ -20,7 +18,7 @@ from wiesel.passes.memory import Storage, peak_bytes, plan_memory
 from wiesel.passes.place import fix_places
 from wiesel.passes.rewrite import remove_dead, roots
 from wiesel.program.container import write_container
-from wiesel.program.emit import Emitter
+from wiesel.program.emit import Emitter, Work
 from wiesel.program.layout import Layout
 
 UpdateSteps: TypeAlias = Callable[[Emitter], None]
@@ -80,22 +78,20 @@ class Compiled:
     outputs: tuple[Slot, ...]
     graph: Graph
     prepares: bool
-    costs: tuple[Cost, ...]
-    """Per step, in the order of ``program.steps()``: its work for the planned batch."""
+    works: tuple[Work, ...]
+    """What each step does, in the order of ``program.steps()``."""
 
     @cached_property
     def program(self) -> _core.Program:
         """Parsed and verified by the core."""
         return _core.Program(self.container)
 
-    def steps(self, isa: str | None = None, threads: int = 0) -> list[dict[str, Any]]:
-        """``program.steps`` (entry, opcode, path, algorithm, kernel, blocking, refused, workspace, inputs, outputs), and per step the
-        ``bytes`` of its operands and its ``macs`` and ``flops`` for the planned batch."""
+    def steps(self, n: int | None = None, *, isa: str | None = None, threads: int = 0) -> list[dict[str, Any]]:
+        """``program.steps`` (entry, opcode, path, algorithm, kernel, blocking, refused, workspace, inputs, outputs; shapes of the planned
+        batch), and of each step the ``flops`` and ``bytes`` (see ``Work``) for a batch of ``n``, by default the planned one."""
         found = self.program.steps(isa, threads)
-        for step, cost in zip(found, self.costs, strict=True):
-            operands = [operand for operand in (*step["inputs"], *step["outputs"]) if operand is not None]
-            step["bytes"] = sum(math.prod(o["shape"]) * NUMPY_DTYPES[o["dtype"]].itemsize for o in operands)
-            step["macs"], step["flops"] = cost.macs, cost.flops
+        for step, work in zip(found, self.works, strict=True):
+            step["flops"], step["bytes"] = work.at(self.plan.n if n is None else n)
         return found
 
     def instance(
@@ -144,7 +140,7 @@ def compile_graph(
     log_stage("fusion", graph)
     if not training:
         hoist(graph, roots(graph))
-    costs = {node: _cost(node, n) for node in graph.nodes}  # now: later, weights are packed bytes
+    flops = {node: _flops(node) for node in graph.nodes}  # now: later, weights are packed bytes
     choose(graph, n, training=training)
     fixed = fix_places(graph, layout, graph.outputs, accumulate=accumulate)
     verify(graph, types=False)
@@ -152,7 +148,7 @@ def compile_graph(
     places, sizes, storages = plan_memory(graph, n, fixed.places)
     grad_bytes = layout.grad_bytes if graph.grads or update else 0
     em = Emitter(n, places, {**sizes, "params": layout.param_bytes, "grads": grad_bytes, "state": layout.state_bytes})
-    steps = _lower(em, graph)
+    _lower(em, graph, flops)
     if update is not None:
         with em.within("update"):
             update(em)
@@ -166,36 +162,28 @@ def compile_graph(
         tuple(Slot(name, value.type) for name, value in fixed.outputs),
         graph,
         any(node.entry == "prepare" for node in graph.nodes),
-        _cost_per_step(em, steps, costs),
+        em.works,
     )
 
 
-def _lower(em: Emitter, graph: Graph) -> dict[str, list[Node | None]]:
-    """Emits the steps of all nodes; returns per entry which node each step is for: a node's last step stands for it."""
-    steps: dict[str, list[Node | None]] = {entry: [] for entry in ENTRIES}
+def _lower(em: Emitter, graph: Graph, flops: Mapping[Node, tuple[int, int]]) -> None:
+    """Emits the steps of all nodes. A node's last step does its arithmetic; those before it move operands into place."""
     for node in graph.nodes:
         if node.op.alias:
             continue
+        written = em.step_count
         with em.within(node.entry, node.path):
             node.op.lower(em, node)
-        made = em.step_counts[node.entry] - len(steps[node.entry])
-        if made:
-            steps[node.entry] += [None] * (made - 1) + [node]
-    return steps
+            if em.step_count > written and node in flops:
+                em.charge(*flops[node])
 
 
-def _cost(node: Node, n: int) -> Cost:
-    cost = node.op.cost(node.attrs, types_of(node.inputs), [value.type for value in node.outputs])
-    batched = any(value is not None and value.type.has_batch for value in (*node.inputs, *node.outputs))
-    return Cost(cost.macs * n, cost.flops * n) if batched else cost
-
-
-def _cost_per_step(em: Emitter, steps: Mapping[str, Sequence[Node | None]], costs: Mapping[Node, Cost]) -> tuple[Cost, ...]:
-    found = []
-    for entry, count in em.step_counts.items():
-        found += [Cost() if node is None else costs.get(node, Cost()) for node in steps[entry]]
-        found += [Cost()] * (count - len(steps[entry]))
-    return tuple(found)
+def _flops(node: Node) -> tuple[int, int]:
+    """Floating-point operations of a node: those of any batch, and those of each sample."""
+    operations = node.op.cost(node.attrs, types_of(node.inputs), [value.type for value in node.outputs]).operations
+    read = [value for i, value in enumerate(node.inputs) if i not in node.op.unread]
+    batched = any(value is not None and value.type.has_batch for value in (*read, *node.outputs))
+    return (0, operations) if batched else (operations, 0)
 
 
 def _plan(n: int, em: Emitter, outputs: Sequence[tuple[str, Value]], storages: Sequence[Storage]) -> Plan:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,6 +41,23 @@ class Place:
         return self.slot | self.offset << SLOT_BITS if self.buffer in ("input", "output") else self.offset
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step does: floating-point operations (a multiply-add is two; by the direct formula) and bytes of its operands, each once.
+
+    ``flops + n * sample_flops`` and ``bytes + n * sample_bytes`` for a batch of n.
+    """
+
+    flops: int = 0
+    sample_flops: int = 0
+    bytes: int = 0
+    sample_bytes: int = 0
+
+    def at(self, n: int) -> tuple[int, int]:
+        """(flops, bytes) for a batch of ``n``."""
+        return self.flops + n * self.sample_flops, self.bytes + n * self.sample_bytes
+
+
 @dataclass(slots=True)
 class Emitter:
     """Collects tensors and steps and encodes them.
@@ -54,7 +72,9 @@ class Emitter:
     _tensors: list[bytes] = field(default_factory=list)
     _ids: dict[bytes, int] = field(default_factory=dict)
     _by_value: dict[Value, int] = field(default_factory=dict)
+    _moved: list[tuple[int, int]] = field(default_factory=list)  # per tensor: bytes, bytes per sample
     _steps: dict[str, list[bytes]] = field(default_factory=lambda: {entry: [] for entry in ENTRIES})
+    _works: dict[str, list[Work]] = field(default_factory=lambda: {entry: [] for entry in ENTRIES})
     _names: dict[str, int] = field(default_factory=lambda: {"": 0})
     _names_size: int = 1
     _has_batch: bool = False
@@ -91,8 +111,13 @@ class Emitter:
             self.sizes["opt"] = max(self.sizes.get("opt", 0), align(offset + 4))
         return self._add("f32", (), (), Place(buffer, offset), False, name)
 
-    def step(self, opcode: str, inputs: Sequence[int | None], outputs: Sequence[int | None], **attrs: int | float) -> None:
-        """Appends a step to the present entry. Absent operands are None; trailing absent inputs may be left out."""
+    def step(
+        self, opcode: str, inputs: Sequence[int | None], outputs: Sequence[int | None], *, unread: Sequence[int] = (), **attrs: int | float
+    ) -> None:
+        """Appends a step to the present entry. Absent operands are None; trailing absent inputs may be left out.
+
+        ``unread`` are inputs of which it looks at the extents only.
+        """
         operands = [ABSENT if i is None else i for i in (*inputs, *outputs)]
         encoded = struct.pack(f"<{len(operands)}I", *operands)
         if len(operands) % 2:
@@ -105,11 +130,23 @@ class Emitter:
             _core.OPCODES[opcode], len(inputs), len(outputs), len(attrs), ENTRIES.index(self._entry), 0, self._name(self._path), 0
         )
         self._steps[self._entry].append(b"".join((head, encoded, *packed_attrs)))
+        moved = [self._moved[t] for t in (*(t for i, t in enumerate(inputs) if i not in unread), *outputs) if t is not None]
+        self._works[self._entry].append(Work(bytes=sum(m[0] for m in moved), sample_bytes=sum(m[1] for m in moved)))
+
+    def charge(self, flops: int, sample_flops: int = 0) -> None:
+        """Says that the last step of the present entry does so many floating-point operations, and so many more per sample."""
+        works = self._works[self._entry]
+        works[-1] = replace(works[-1], flops=flops, sample_flops=sample_flops)
 
     @property
-    def step_counts(self) -> dict[str, int]:
-        """Steps written so far, by entry."""
-        return {entry: len(steps) for entry, steps in self._steps.items()}
+    def works(self) -> tuple[Work, ...]:
+        """What each step does, in the order of the program."""
+        return tuple(work for entry in ENTRIES for work in self._works[entry])
+
+    @property
+    def step_count(self) -> int:
+        """Steps written so far."""
+        return sum(map(len, self._steps.values()))
 
     @contextmanager
     def within(self, entry: str, path: str = "") -> Iterator[None]:
@@ -155,6 +192,9 @@ class Emitter:
         if found is None:
             found = self._ids[record] = len(self._tensors)
             self._tensors.append(record)
+            extents = [extent for extent, stride in zip(dims, strides, strict=True) if stride][1 if batch else 0 :]
+            moved = math.prod(extents) * NUMPY_DTYPES[dtype].itemsize
+            self._moved.append((0, moved) if batch else (moved, 0))
         return found
 
     def _name(self, name: str) -> int:
