@@ -165,6 +165,7 @@ py::list operand_list(const wl::Program& p, const wl::Tensor* const* operands, i
     d["dtype"] = dtype_name(t.dtype);
     d["shape"] = shape;
     d["buffer"] = wl::buffer_name(t.buffer);
+    d["batch"] = t.batch;
     list.append(d);
   }
   return list;

@@ -27,14 +27,15 @@ _NAMES = {
     "plan": "wiesel.planning",
     "explain": "wiesel.planning",
     "isa": "wiesel.settings",
+    "machine": "wiesel.probe",
     "isas": "wiesel.settings",
     "num_threads": "wiesel.settings",
     "set_num_threads": "wiesel.settings",
 }
 
 __all__ = [
-    "History", "Trainer", "__version__", "callbacks", "data", "explain", "grad", "isa", "isas", "load", "losses", "models", "nn",
-    "num_threads", "ops", "optim", "plan", "random", "save", "set_num_threads", "value_and_grad", "vjp",
+    "History", "Trainer", "__version__", "callbacks", "data", "explain", "grad", "isa", "isas", "load", "losses", "machine", "models",
+    "nn", "num_threads", "ops", "optim", "plan", "random", "save", "set_num_threads", "value_and_grad", "vjp",
 ]  # fmt: skip
 
 
@@ -58,5 +59,6 @@ if TYPE_CHECKING:
     from wiesel.files import load, save
     from wiesel.functional import grad, value_and_grad, vjp
     from wiesel.planning import explain, plan
+    from wiesel.probe import machine
     from wiesel.settings import isa, isas, num_threads, set_num_threads
     from wiesel.train import Trainer

@@ -65,7 +65,8 @@ class Program:
         """Bytes: "arena", "workspace", "prepared", and of the shared buffers "params", "grads", "state", "opt", "consts"."""
 
     def steps(self, isa: str | None = None, threads: int = 0) -> list[dict[str, Any]]:
-        """Per step: entry, opcode, path, what ``choose`` says of it, and inputs and outputs (name, dtype, shape, buffer)."""
+        """Per step: entry, opcode, path, what ``choose`` says of it, and inputs and outputs (name, dtype, shape, buffer, batch: whether
+        the first extent is that of the batch)."""
 
 class Instance:
     """A program with its memory. Calls are serialised; the GIL is released inside.
@@ -98,7 +99,8 @@ class Instance:
         ``inputs`` and ``outputs`` are C-contiguous arrays of the slots' dtypes and extents (leading extent n; 0 takes it from the first
         array that has the batch). No output shares memory with another array. Entry prepare alone needs no arrays. ``scalars`` holds
         SLOTS["count"] values of 8 bytes; doubles are written through ``scalars.view(float64)``. To ``step_seconds`` each step's time is
-        added, to ``combining_seconds`` (only together with it) the part in which partial sums are added up in order; without, no clock is read.
+        added, to ``combining_seconds`` (only together with it) the part in which partial sums are added up in order; without them no clock
+        is read.
         Raises KeyboardInterrupt between two steps (never inside update), ValueError on arrays that do not fit.
         """
 
@@ -113,7 +115,7 @@ def probe_flops(seconds: float, isa: str | None = None, threads: int = 0) -> flo
     """Floating-point operations per second of multiply-adds in registers (two each): the best of what fits into ``seconds``."""
 
 def probe_bytes(kind: str, nbytes: int, seconds: float, isa: str | None = None, threads: int = 0) -> float:
-    """Bytes per second, the best of what fits into ``seconds``: "read" of ``nbytes``, or "copy" of one half of them to the other (both count)."""
+    """Bytes per second, the best within ``seconds``: "read" of ``nbytes``, or "copy" of half of them to the other half: both count."""
 
 def heap_allocations() -> int:
     """Calls of operator new, malloc, calloc, realloc, posix_memalign and mmap by this extension since the process started."""

@@ -121,7 +121,7 @@ def confusion_picture(result: Figures, *, title: str = "") -> Figure:
     """The confusion matrix: a row per true class, coloured by the share of the row, counts in the cells."""
     classes = len(result.class_names)
     side = min(12.0, max(4.2, 0.55 * classes + 1.8))
-    figure = _figure(side + 0.6, side + 0.5)
+    figure = new_figure(side + 0.6, side + 0.5)
     axes = figure.add_subplot()
     share = result.confusion / np.maximum(result.support, 1)[:, np.newaxis]
     # the square root keeps a confusion of one in a hundred visible beside the diagonal
@@ -156,7 +156,7 @@ def confusion_picture(result: Figures, *, title: str = "") -> Figure:
 
 def curve_picture(history: Sequence[Mapping[str, float]], *, title: str = "") -> Figure:
     """Loss and accuracy over the epochs, training and validation."""
-    figure = _figure(9.0, 3.8)
+    figure = new_figure(9.0, 3.8)
     from matplotlib.ticker import MaxNLocator
 
     epochs = np.arange(1, len(history) + 1)
@@ -209,7 +209,8 @@ def _titles(axes: Axes, title: str, subtitle: str) -> None:
         )  # fmt: skip
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in the house style, of so many inches; ModuleNotFoundError says how to get matplotlib."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -19,7 +19,7 @@ from wiesel.summary import summarize
 DOCUMENTED = [
     "batches", "callbacks", "functional", "files", "losses", "nn.arguments", "nn.container", "nn.conv", "nn.dropout", "nn.init",
     "nn.linear", "nn.module", "nn.norm", "nn.parameter", "nn.pool", "nn.shape", "optim.optimizers", "optim.schedules", "planning",
-    "random", "settings", "summary", "train",
+    "probe", "profile", "random", "settings", "summary", "train",
 ]  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def test_profiles() -> None:
     trainer.step(x, np.zeros(4, int))
     before, moments = net.state_dict(), trainer.memory.values()
     profile = trainer.profile(x, np.zeros(4, int), runs=2)
-    assert any(step["entry"] == "update" for step, seconds in zip(profile.steps, profile.seconds, strict=True) if seconds > 0)
+    assert any(row.entry == "update" and row.seconds > 0 for row in profile.rows)
     assert all(np.array_equal(before[name], value) for name, value in net.state_dict().items())
     assert all(np.array_equal(moments[name], value) for name, value in trainer.memory.values().items())
     assert trainer.step_count == 1

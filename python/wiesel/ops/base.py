@@ -75,7 +75,7 @@ class Op:
             self.name,
             [None if v is None else em.tensor(v) for v in node.inputs],
             [em.tensor(v) for v in node.outputs],
-            unread=self.unread,
+            self.unread,
             **self.step_attrs(node.attrs),
         )
 

@@ -112,7 +112,7 @@ class Emitter:
         return self._add("f32", (), (), Place(buffer, offset), False, name)
 
     def step(
-        self, opcode: str, inputs: Sequence[int | None], outputs: Sequence[int | None], *, unread: Sequence[int] = (), **attrs: int | float
+        self, opcode: str, inputs: Sequence[int | None], outputs: Sequence[int | None], unread: Sequence[int] = (), /, **attrs: int | float
     ) -> None:
         """Appends a step to the present entry. Absent operands are None; trailing absent inputs may be left out.
 
