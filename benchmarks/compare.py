@@ -23,6 +23,8 @@ TITLES = {"train": "Training step", "infer": "Inference"}
 MEAN_TARGETS = {"infer": 1.15}
 """What the geometric mean over the nets is to reach."""
 MEMORY_TARGET = 0.7
+FLOOR_TARGET = 0.5
+WITHOUT_FLOOR = ("lenet5",)  # all overhead
 MARKS = ("<!-- benchmarks -->", "<!-- /benchmarks -->")
 
 Result = dict[str, Any]
@@ -90,6 +92,12 @@ def peers_of(result: Result) -> dict[str, str]:
     return best
 
 
+def peers_in(results: Sequence[Result]) -> list[str]:
+    """The peers of all results, in the order in which they were started."""
+    names = dict.fromkeys(name.partition(" ")[0] for result in results for name in result["contenders"])
+    return [name for name in names if name != "wiesel"]
+
+
 def ratio_of(result: Result) -> tuple[str, protocol.Ratio] | None:
     """The fastest contender of all peers, and its time over wiesel's; None without peers."""
     fastest = next(iter(peers_of(result).values()), None)
@@ -107,10 +115,16 @@ def memory_of(result: Result) -> float | None:
     return planned / min(growths) if planned and growths else None
 
 
+def share_of_floor(result: Result) -> float | None:
+    """The time of the step at best (peers/wiesel_floor.py) over wiesel's time."""
+    floor = result.get("floor")
+    return floor / statistics.median(result["contenders"]["wiesel"]["times"]) if floor else None
+
+
 # --- the table -----------------------------------------------------------------------------------------------------------------------
 
 
-def row(result: Result, peers: Sequence[str] | None = None, *, memory: bool = True) -> str:
+def row(result: Result, peers: Sequence[str] | None = None, *, training: bool = True) -> str:
     """One line of ``table``."""
     best = peers_of(result)
     contenders = result["contenders"]
@@ -123,27 +137,18 @@ def row(result: Result, peers: Sequence[str] | None = None, *, memory: bool = Tr
     else:
         fastest, r = found
         cells += [str(r), fastest, f"{target:g}: {r.verdict(target)}" if target else ""]
-    if memory:
-        share = memory_of(result)
-        cells.append("" if share is None else f"{share:.2f}")
+    if training:
+        cells += ["" if share is None else f"{share:.2f}" for share in (memory_of(result), share_of_floor(result))]
     return f"| {' | '.join(cells)} |"
 
 
 def table(results: Sequence[Result]) -> list[str]:
     """Nets by peers, geometric means, and below it every contender's time and what did not run."""
-    peers = list(dict.fromkeys(peer for result in results for peer in peers_of(result)))
-    memory = any(memory_of(result) is not None for result in results)
-    heads = [
-        "net",
-        "batch",
-        "wiesel",
-        *peers,
-        "best peer / wiesel (interval)",
-        "best",
-        "target",
-        *(["memory, wiesel / peer"] if memory else []),
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(row(result, peers, memory=memory) for result in results), ""]
+    peers = peers_in(results)
+    training = any(result["kind"] == "train" for result in results)
+    heads = ["net", "batch", "wiesel", *peers, "best peer / wiesel (interval)", "best", "target"]
+    heads += ["memory, wiesel / peer", "share of floor"] if training else []
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(row(result, peers, training=training) for result in results), ""]
     lines += [*means(results), *explanation(results), ""]
     for result in results:
         times = ", ".join(f"{name} {milliseconds(about['times'])}" for name, about in result["contenders"].items())
@@ -167,6 +172,13 @@ def means(results: Sequence[Result]) -> list[str]:
         share = statistics.geometric_mean(shares)
         verdict = "reached" if share <= MEMORY_TARGET else "missed"
         lines.append(f"Peak memory of a step, geometric mean: {share:.2f} of the peer's, target {MEMORY_TARGET:g}: {verdict}.")
+    floors = [share for share in (share_of_floor(result) for result in results if result["net"] not in WITHOUT_FLOOR) if share]
+    if len(floors) > 1:
+        share = statistics.geometric_mean(floors)
+        verdict = "reached" if share >= FLOOR_TARGET else "missed"
+        lines.append(
+            f"Share of the floor, geometric mean without {', '.join(WITHOUT_FLOOR)}: {share:.2f}, target {FLOOR_TARGET:g}: {verdict}."
+        )
     return lines
 
 
@@ -206,7 +218,7 @@ def picture(results: Sequence[Result], path: Path) -> None:
     figure, axes = plt.subplots(len(kinds), 1, figsize=(10, 4 * len(kinds)), squeeze=False)
     for kind, axis in zip(kinds, axes[:, 0], strict=True):
         rows = [result for result in results if result["kind"] == kind]
-        peers = list(dict.fromkeys(peer for result in rows for peer in peers_of(result)))
+        peers = peers_in(rows)
         width = 0.8 / max(len(peers), 1)
         for i, peer in enumerate(peers):
             found = [(at, ratio_to(peer, result)) for at, result in enumerate(rows) if peer in peers_of(result)]

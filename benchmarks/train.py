@@ -75,7 +75,8 @@ def measure(case: nets.Case, session: protocol.Session) -> dict[str, Any]:
                 f"wiesel has {ours['parameters']} and {ours['losses']}"
             )
     target = session.options.target or case.training_target
-    return {"kind": "train", "net": case.name, "batch": case.batch, "target": target, **found}
+    floor = protocol.at_best(ours.pop("floor"), session.peaks)
+    return {"kind": "train", "net": case.name, "batch": case.batch, "target": target, "floor": floor, **found}
 
 
 if __name__ == "__main__":

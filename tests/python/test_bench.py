@@ -124,7 +124,7 @@ def result(net: str, wiesel: float, peers: dict[str, float], **more: object) -> 
     contenders = {"wiesel": {"times": [wiesel] * 5, "memory": {"planned": 2**20, "growth": 2**20}}}
     for name, seconds in peers.items():
         contenders[name] = {"times": [seconds] * 5, "memory": {"planned": None, "growth": 2**21}}
-    return {"kind": "train", "net": net, "batch": 8, "target": 2.0, "contenders": contenders, "failed": {}, **more}
+    return {"kind": "train", "net": net, "batch": 8, "target": 2.0, "floor": 0.03, "contenders": contenders, "failed": {}, **more}
 
 
 def run_of(*results: dict[str, object], cpu: str = "some", rounds: int = 5) -> dict[str, object]:
@@ -134,8 +134,8 @@ def run_of(*results: dict[str, object], cpu: str = "some", rounds: int = 5) -> d
 
 def test_comparison_takes_the_best_setting_of_the_best_peer() -> None:
     lines = compare.table([result("a", 0.1, {"torch nchw": 0.4, "torch channels_last": 0.3, "other": 0.2})])
-    assert "| net | batch | wiesel | other | torch |" in lines[0]
-    assert "| a | 8 | 100 ±0 % | 200 ±0 % | 300 ±0 % | 2.00 (2.00-2.00) | other | 2: reached | 0.50 |" in lines
+    assert "| net | batch | wiesel | torch | other |" in lines[0]
+    assert "| a | 8 | 100 ±0 % | 300 ±0 % | 200 ±0 % | 2.00 (2.00-2.00) | other | 2: reached | 0.50 | 0.30 |" in lines
 
 
 def test_comparison_gives_geometric_means_and_says_what_did_not_run() -> None:
@@ -143,6 +143,7 @@ def test_comparison_gives_geometric_means_and_says_what_did_not_run() -> None:
     text = "\n".join(compare.report([run_of(first), run_of(second)]))
     assert "Geometric mean of 2 nets: 4.00 (4.00-4.00)." in text
     assert "0.50 of the peer's, target 0.7: reached" in text
+    assert "Share of the floor, geometric mean without lenet5: 0.30, target 0.5: missed." in text
     assert "b: torch compiled did not run: no compiler" in text
 
 
@@ -177,6 +178,25 @@ def test_recipes_are_those_of_the_command_line() -> None:
         recipe = _RECIPES[case.name.removeprefix("train ")]
         assert (case.net, case.batch) == (recipe.net, recipe.batch_size)
         assert (case.optimizer["momentum"], case.optimizer["weight_decay"]) == (recipe.momentum, recipe.weight_decay)
+
+
+def test_floor_of_a_step_counts_arithmetic_and_the_bytes_of_large_tensors() -> None:
+    from wiesel import nn
+
+    floor = load("peers/wiesel_floor")
+    plain = floor.floor_of(nn.Sequential(nn.Conv2d(8, 5), nn.Flatten(), nn.Linear(10)), (2, 8, 8, 3))
+    conv, dense = 2 * 2 * 16 * 8 * 75, 2 * 2 * 128 * 10
+    assert [operations for operations, _ in plain if operations] == [conv, conv, dense, dense, dense]
+    assert all(size == 0 for _, size in plain)
+    block = floor.floor_of(
+        nn.Sequential(nn.Conv2d(32, 3, padding=1, bias=False), nn.BatchNorm2d(), nn.ReLU(), nn.MaxPool2d(2)), (16, 64, 64, 32)
+    )
+    large, small = 16 * 64 * 64 * 32 * 4, 0.0  # the pooled tensor stays in cache
+    winograd = 2 * 16 * 64 * 64 * 32 * 32 * 9 / 2.7
+    assert block[:2] == [(pytest.approx(winograd), 2 * large), (pytest.approx(winograd), 3 * large)]
+    assert block[3:] == [(0, large + small), (0, large + small), (0, 2 * large)]
+    assert protocol.at_best(block[:1], {"fma_GFLOP/s": 1e9, "memory_GB/s": 1.0}) == 2 * large / 1e9
+    assert protocol.at_best(block, {}) is None
 
 
 def test_memory_of_a_step_is_what_it_adds_to_the_resident_memory(tmp_path: Path) -> None:
