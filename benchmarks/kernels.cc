@@ -13,10 +13,7 @@
 #include "harness.h"
 #include "kernels/brgemm/brgemm.h"
 #include "ops/conv.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "runtime/probe.h"
 
 using namespace harness;
 using wl::AttrKey;
@@ -49,37 +46,6 @@ double seconds(Body body) {
     if (mean < best) best = mean;
   }
   return best;
-}
-
-// --- the peak: independent chains of multiply-adds in registers
-// --------------------------------------------------------------------------------
-constexpr int kChains = 12, kSteps = 1000;
-volatile float sink, one = 1.0f, tiny = 1e-9f;  // volatile: nothing may be computed beforehand
-
-#if defined(__x86_64__)
-#define WL_PEAK(name, target_text, vector, set1, combine, add, first) \
-  __attribute__((target(target_text))) void name() {                  \
-    vector acc[kChains], a = set1(one), b = set1(tiny);               \
-    for (int c = 0; c < kChains; ++c) acc[c] = set1((float)c);        \
-    for (int s = 0; s < kSteps; ++s)                                  \
-      for (int c = 0; c < kChains; ++c) acc[c] = combine;             \
-    for (int c = 1; c < kChains; ++c) acc[0] = add(acc[0], acc[c]);   \
-    sink = first(acc[0]);                                             \
-  }
-WL_PEAK(peak_avx512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps(acc[c], a, b), _mm512_add_ps, _mm512_cvtss_f32)
-WL_PEAK(peak_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps(acc[c], a, b), _mm256_add_ps, _mm256_cvtss_f32)
-WL_PEAK(peak_baseline, "sse2", __m128, _mm_set1_ps, _mm_add_ps(_mm_mul_ps(acc[c], a), b), _mm_add_ps, _mm_cvtss_f32)
-#endif
-
-// GFLOP/s of one core, or 0 where it is not known.
-double peak(const Kernels& kernels) {
-#if defined(__x86_64__)
-  void (*const run)() = kernels.lanes == 16 ? peak_avx512 : kernels.lanes == 8 ? peak_avx2 : peak_baseline;
-  return 2.0 * kernels.lanes * kChains * kSteps / seconds(run) * 1e-9;
-#else
-  (void)kernels;
-  return 0;
-#endif
 }
 
 // --- cases
@@ -220,7 +186,7 @@ int main(int argc, char** argv) {
     }
     return 0;
   }
-  const double most = peak(*kernels) * threads;
+  const double most = wl::probe_flops(*kernels, threads, 0.2) * 1e-9;
   printf("%s, %d threads, peak %.0f GFLOP/s\n", kernels->isa, threads, most);
   for (const std::string& line : cases) {
     const Timing t = time_case(line);

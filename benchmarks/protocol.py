@@ -18,7 +18,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -277,14 +276,12 @@ def machine() -> dict[str, Any]:
 
 
 def peaks(threads: int) -> dict[str, float]:
-    """The measured multiply-add peak and memory bandwidth, by peak.c; empty without a C compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        binary = Path(folder) / "peak"
-        subprocess.run([compiler, "-O3", "-march=native", "-fopenmp", str(HERE / "peak.c"), "-o", str(binary)], check=True)
-        run = subprocess.run([binary], capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+    """The measured multiply-add peak and memory bandwidth of all threads, by ``wiesel.machine`` in a process of its own."""
+    program = (
+        "import json, wiesel; m = wiesel.machine(); print(json.dumps({'fma_GFLOP/s': m.flops / 1e9, 'memory_GB/s': m.bandwidth / 1e9}))"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     measured: dict[str, float] = json.loads(run.stdout)
     return measured
 
@@ -321,7 +318,7 @@ def heading(title: str, facts: dict[str, Any], peaks: dict[str, Any], rounds_: i
         f"# {title}",
         "",
         f"{facts.get('cpu', 'unknown CPU')}, {facts['cores']} cores, {caches}; {', '.join(facts.get('isa', []))}. {facts['system']}.",
-        f"Measured in this run: {measured or 'no peaks, for want of a C compiler'}. Load before the run: {facts.get('load', 0):.1f}.",
+        f"Measured in this run: {measured}. Load before the run: {facts.get('load', 0):.1f}.",
         *([f"Held to an instruction set: {forced}."] if forced else []),
         f"Medians of {rounds_} interleaved rounds.",
         *notes,
