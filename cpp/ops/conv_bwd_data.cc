@@ -1,5 +1,6 @@
 // conv_bwd_data: dx = the gradient of a convolution with respect to its input; also the forward of a transposed convolution.
 #include "ops/conv_direct.h"
+#include "ops/conv_planar.h"
 #include "ops/depthwise.h"
 #include "ops/winograd.h"
 
@@ -25,7 +26,8 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const Operands o(step);
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, all);
-  choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, choice);
+  choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, kernels, choice);
+  if (choice->algorithm == Algorithm::planar) return planar_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
   if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
   if (is_winograd(choice->algorithm))
     winograd_choose(s, ConvDirection::bwd_data, choice->algorithm, kernels, threads, choice);
@@ -38,7 +40,8 @@ void run(const Step& step, const Run& run) {
   const Operands o(step);
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, *run.kernels);
-  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, nullptr);
+  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, kernels, nullptr);
+  if (algorithm == Algorithm::planar) return planar_conv(run, kernels, s, ConvDirection::bwd_data, o.dy, o.w.f32(), o.dx, {});
   if (algorithm == Algorithm::depthwise) return depthwise_bwd_data(run, kernels, s, o.dy, o.w.f32(), o.dx);
   char* scratch = run.workspace;
   const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::bwd_data, algorithm, o.w, &scratch);

@@ -15,6 +15,7 @@
 #include <initializer_list>
 
 #include "kernels/outer/outer.h"
+#include "ops/conv_planar.h"
 #include "ops/depthwise.h"
 #include "ops/partial_sums.h"
 #include "ops/winograd.h"
@@ -427,12 +428,14 @@ void choose(const Step& step, const Kernels& active, int threads, Choice* choice
   const auto choose_as = [&](Algorithm a, Choice* c) {
     if (a == Algorithm::depthwise)
       depthwise_choose(s, ConvDirection::bwd_weights, kernels, threads, c);
+    else if (a == Algorithm::planar)
+      planar_choose(s, ConvDirection::bwd_weights, kernels, threads, c);
     else if (is_winograd(a))
       winograd_choose(s, ConvDirection::bwd_weights, a, kernels, threads, c);
     else
       choose_direct(s, x, dy, kernels, threads, c);
   };
-  choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, choice);
+  choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, kernels, choice);
   choose_as(choice->algorithm, choice);
   // Left to itself, the op may decide otherwise for fewer pictures than planned: there is scratch for each algorithm.
   if (Algorithm(step.i(AttrKey::algorithm)) != Algorithm::automatic || !winograd_possible(s)) return;
@@ -447,9 +450,11 @@ void run(const Step& step, const Run& r) {
   const Tensor &x = *step.in[0], &dy = *step.in[1], &dw = *step.out[0];
   const ConvShape s = conv_shape(step, x, dy, &dw);
   const Kernels& kernels = conv_kernels(step, *r.kernels);
-  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, nullptr);
+  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, kernels, nullptr);
   if (algorithm == Algorithm::depthwise)
     depthwise_bwd_weights(r, kernels, s, x, dy, dw.f32());
+  else if (algorithm == Algorithm::planar)
+    planar_bwd_weights(r, kernels, s, x, dy, dw.f32());
   else if (is_winograd(algorithm))
     winograd_bwd_weights(r, kernels, s, algorithm, x, dy, dw.f32());
   else

@@ -1,5 +1,6 @@
 // conv_fwd: y = act(conv(x, w) + bias + residual).
 #include "ops/conv_direct.h"
+#include "ops/conv_planar.h"
 #include "ops/depthwise.h"
 #include "ops/winograd.h"
 
@@ -38,7 +39,8 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const Operands o(step);
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, all);
-  choice->algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, choice);
+  choice->algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, choice);
+  if (choice->algorithm == Algorithm::planar) return planar_choose(s, ConvDirection::fwd, kernels, threads, choice);
   if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::fwd, kernels, threads, choice);
   if (is_winograd(choice->algorithm))
     winograd_choose(s, ConvDirection::fwd, choice->algorithm, kernels, threads, choice);
@@ -56,7 +58,8 @@ void run(const Step& step, const Run& run) {
   epilogue.residual = o.residual;
   epilogue.activation = UnaryKind(step.i(AttrKey::activation));
   epilogue.alpha = (float)step.f(AttrKey::alpha), epilogue.beta = (float)step.f(AttrKey::beta);
-  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, nullptr);
+  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, nullptr);
+  if (algorithm == Algorithm::planar) return planar_conv(run, kernels, s, ConvDirection::fwd, o.x, o.w.f32(), o.y, epilogue);
   if (algorithm == Algorithm::depthwise) return depthwise_fwd(run, kernels, s, o.x, o.w.f32(), o.y, epilogue);
   char* scratch = run.workspace;
   const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::fwd, algorithm, o.w, &scratch);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "ops/conv.h"
+#include "ops/conv_planar.h"
 #include "ops/depthwise.h"
 #include "ops/winograd.h"
 
@@ -69,8 +70,10 @@ Status conv_verify_attributes(const Step& step, const ConvShape& s) {
   WL_CHECK(double(s.taps()) * double(s.icg()) * double(s.oc) <= 1e12, "%s: a weight of %lld x %lld x %lld x %lld is too large", step.path,
            (long long)s.kh, (long long)s.kw, (long long)s.icg(), (long long)s.oc);
   const int64_t algorithm = step.i(AttrKey::algorithm);
-  WL_CHECK(algorithm >= 0 && algorithm <= int64_t(Algorithm::winograd4) && Algorithm(algorithm) != Algorithm::planar,
-           "%s: no kernel for algorithm %lld", step.path, (long long)algorithm);
+  WL_CHECK(algorithm >= 0 && algorithm <= int64_t(Algorithm::winograd4), "%s: no kernel for algorithm %lld", step.path,
+           (long long)algorithm);
+  WL_CHECK(Algorithm(algorithm) != Algorithm::planar || planar_possible(s),
+           "%s: too many channels or kernel positions for algorithm planar", step.path);
   WL_CHECK(!is_winograd(Algorithm(algorithm)) || winograd_possible(s), "%s: algorithm winograd needs a 3x3 kernel of stride 1 in one group",
            step.path);
   WL_CHECK(Algorithm(algorithm) != Algorithm::depthwise || depthwise_applies(s),
@@ -105,6 +108,7 @@ Status conv_verify_weights(const Step& step, const ConvShape& s, const Tensor& w
 Status conv_verify_operand(const Step& step, const ConvShape& s, ConvDirection direction, const Tensor& w) {
   if (!is_packed(w)) return conv_verify_weights(step, s, w);
   const Algorithm algorithm = Algorithm(step.i(AttrKey::algorithm));
+  WL_CHECK(algorithm != Algorithm::planar, "%s: algorithm planar reads canonical weights, not packed ones", step.path);
   const int64_t need = conv_packed_bytes(s, direction, algorithm);
   WL_CHECK(w.rank == 1 && w.strides[0] == 1 && w.dims[0] >= need, "%s: packed weights hold fewer than %lld dense bytes", step.path,
            (long long)need);
@@ -129,20 +133,27 @@ void refuse(Choice* choice, const char* algorithm, const char* reason) {
 
 }  // namespace
 
-Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection direction, const Tensor& w, Choice* choice) {
+Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection direction, const Tensor& w, const Kernels& kernels,
+                         Choice* choice) {
   const Algorithm asked = Algorithm(step.i(AttrKey::algorithm));
   if (asked != Algorithm::automatic) return asked;
   Choice ignored;
   if (!choice) choice = &ignored;
   if (is_packed(w)) {
-    refuse(choice, "depthwise, winograd", "the weight is packed for direct");
+    refuse(choice, "depthwise, planar, winograd", "the weight is packed for direct");
     return Algorithm::direct;
   }
   if (depthwise_applies(s)) {
-    refuse(choice, "direct, winograd", "one input channel per group");
+    refuse(choice, "direct, planar, winograd", "one input channel per group");
     return Algorithm::depthwise;
   }
   refuse(choice, "depthwise", "more than one input channel per group");
+  if (planar_pays(s, direction, kernels)) {
+    refuse(choice, "direct, winograd", "few channels leave lanes empty");
+    return Algorithm::planar;
+  }
+  refuse(choice, "planar",
+         min_of(s.icg(), s.ocg()) < kThinChannels ? "channels fill the lanes well enough" : "no side is thinner than 16 channels");
   if (!winograd_possible(s)) {
     refuse(choice, "winograd", s.g > 1 ? "more than one group" : "not a 3x3 kernel of stride 1 without dilation and with padding up to 2");
     return Algorithm::direct;

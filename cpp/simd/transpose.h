@@ -1,4 +1,4 @@
-// Transposition of a square of vectors in registers.
+// Transposition of vectors in registers.
 #pragma once
 #include "simd/simd.h"
 
@@ -35,19 +35,38 @@ WL_INLINE f32v interleave_high(f32v a, f32v b) {
 #undef WL_LOW
 #undef WL_HIGH
 
-// v[i][j] becomes v[j][i]: log2(lanes) rounds of perfect shuffles.
-WL_INLINE void transpose(f32v (&v)[kLanes]) {
+// Perfect shuffles: seen as one row of n * kLanes numbers (n a power of two), each round moves the number at i to 2i modulo the row's
+// length less one. `rounds` of them turn v[i][j], i < n, into j * n + i where 2^rounds = n, and into its inverse where 2^rounds = kLanes.
+template <int n, int rounds>
+WL_INLINE void perfect_shuffles(f32v (&v)[n]) {
+  if constexpr (n > 1) {
 #pragma GCC unroll 4
-  for (int round = 1; round < kLanes; round *= 2) {
-    f32v w[kLanes];
+    for (int round = 0; round < rounds; ++round) {
+      f32v w[n];
 #pragma GCC unroll 8
-    for (int i = 0; i < kLanes / 2; ++i) {
-      w[2 * i] = interleave_low(v[i], v[i + kLanes / 2]);
-      w[2 * i + 1] = interleave_high(v[i], v[i + kLanes / 2]);
-    }
+      for (int i = 0; i < n / 2; ++i) {
+        w[2 * i] = interleave_low(v[i], v[i + n / 2]);
+        w[2 * i + 1] = interleave_high(v[i], v[i + n / 2]);
+      }
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) v[i] = w[i];
+      for (int i = 0; i < n; ++i) v[i] = w[i];
+    }
   }
+}
+
+constexpr int log2_of(int n) {
+  return n <= 1 ? 0 : 1 + log2_of(n / 2);
+}
+
+// v[i][j] becomes v[j][i].
+WL_INLINE void transpose(f32v (&v)[kLanes]) {
+  perfect_shuffles<kLanes, log2_of(kLanes)>(v);
+}
+
+// The lanes of n vectors in turn: number i of vector j becomes number i * n + j of the row.
+template <int n>
+WL_INLINE void interleave(f32v (&v)[n]) {
+  perfect_shuffles<n, log2_of(n)>(v);
 }
 
 }  // namespace

@@ -169,17 +169,18 @@ void test_case(const Kernels& kernels, const std::string& text, const ConvShape&
 }
 
 // A picture's bits are the same alone, in a batch, with several threads and from packed or canonical weights.
-void test_same_bits(const Kernels& kernels, const ConvShape& batch) {
+void test_same_bits(const Kernels& kernels, const ConvShape& batch, wl::Algorithm algorithm) {
   Data d(batch, 0, false);
   std::vector<std::vector<float>> results;
   const auto run = [&](int64_t pictures, bool packed, int threads) {
     Tensor x = d.x.t, y = d.y.t;
     x.dims[0] = y.dims[0] = pictures;
     Variant v;
-    v.packed = packed;
+    v.packed = packed && algorithm != wl::Algorithm::planar;
     const Weight weight(kernels, d, ConvDirection::fwd, v);
     OpRun op(Opcode::conv_fwd, {&x, &weight.t}, {&y});
     set_attrs(op, batch);
+    op.attr(AttrKey::algorithm, (int64_t)algorithm);
     op.run(kernels, threads);
     results.emplace_back(d.y.data.begin(), d.y.data.begin() + batch.oh * batch.ow * batch.oc);
   };
@@ -191,12 +192,13 @@ void test_same_bits(const Kernels& kernels, const ConvShape& batch) {
 }
 
 // Scratch asked for at the planned batch is enough for every smaller one, and a smaller batch writes its own pictures only.
-void test_smaller_batches(const Kernels& kernels, const std::string& text, ConvShape s) {
+void test_smaller_batches(const Kernels& kernels, const std::string& text, ConvShape s, wl::Algorithm algorithm) {
   s.n = 5;
   Data d(s, 0, true);
   Tensor w = tensor(d.w.data(), {s.kh, s.kw, s.icg(), s.oc}), x = d.x.t, y = d.y.t, dy = d.dy.t, dx = d.dx.t;
   OpRun forward(Opcode::conv_fwd, {&x, &w}, {&y}), backward(Opcode::conv_bwd_data, {&dy, &w}, {&dx});
   set_attrs(forward, s), set_attrs(backward, s);
+  forward.attr(AttrKey::algorithm, (int64_t)algorithm), backward.attr(AttrKey::algorithm, (int64_t)algorithm);
   const int64_t planned_forward = forward.choose(kernels, 2).workspace, planned_backward = backward.choose(kernels, 2).workspace;
   for (int64_t n = s.n; n >= 1; --n) {
     x.dims[0] = y.dims[0] = dy.dims[0] = dx.dims[0] = n;
@@ -261,13 +263,21 @@ int main() {
         v.algorithm = wl::Algorithm::ref;
         test_case(kernels, c.text, s, v);
       }
+      v = Variant();
+      v.packed = false, v.algorithm = wl::Algorithm::planar;
+      test_case(kernels, c.text, s, v);
+      v.exact = false, v.gap = 3, v.epilogue = true, v.threads = 3;
+      test_case(kernels, c.text, s, v);
     }
     if (!ref)
       for (const Case& c : cases)
-        if (shape_of(c).macs() < 1e8) test_smaller_batches(kernels, c.text, shape_of(c));
+        if (shape_of(c).macs() < 1e8)
+          for (const wl::Algorithm algorithm : {wl::Algorithm::automatic, wl::Algorithm::planar})
+            test_smaller_batches(kernels, c.text, shape_of(c), algorithm);
     for (const char* text : {"n5ih7iw6ic70oc40kh3kw3pt1pl1pb1pr1", "n5ih7iw6ic20oc40kh3kw3pt1pl1pb1pr1",
                              "n5ih7iw6ic3oc40kh3kw3pt1pl1pb1pr1", "n9ih1iw1ic300oc70kh1kw1"})
-      test_same_bits(kernels, shape_of(parse_case(text)));
+      for (const wl::Algorithm algorithm : {wl::Algorithm::direct, wl::Algorithm::planar})
+        test_same_bits(kernels, shape_of(parse_case(text)), algorithm);
   });
   test_refusals();
   return finish();

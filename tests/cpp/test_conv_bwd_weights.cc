@@ -61,7 +61,7 @@ void test_exact(const Problem& p, const Kernels& kernels, int threads, wl::Algor
 
 // Equal bits for any number of threads, and for n pictures alone or as the first of N; and errors as small as chains of one chunk leave
 // them.
-void test_bits(const Problem& p, const Kernels& kernels) {
+void test_bits(const Problem& p, const Kernels& kernels, wl::Algorithm algorithm) {
   const Geometry& g = p.g;
   for (int which = 0; which < 2; ++which) {
     const int64_t n = p.counts[which];
@@ -73,7 +73,7 @@ void test_bits(const Problem& p, const Kernels& kernels) {
         Guarded<float> dw((int64_t)expect.size());
         const Tensor out = tensor(dw.data(), {g.kh, g.kw, g.ic / g.g, g.oc});
         OpRun op(Opcode::conv_bwd_weights, {&xn, &dyn}, {&out}), planned(Opcode::conv_bwd_weights, {&p.x.tensor, &p.dy.tensor}, {&out});
-        g.set(op), g.set(planned);
+        g.set(op).attr(AttrKey::algorithm, (int)algorithm), g.set(planned).attr(AttrKey::algorithm, (int)algorithm);
         Guarded<char> workspace((planned_larger ? planned : op).choose(kernels, threads).workspace, wl::kCacheLine);
         wl::Run run;
         run.kernels = &kernels, run.threads = threads, run.workspace = workspace.data();
@@ -113,7 +113,9 @@ int main() {
     for_each_kernels([&](const Kernels& kernels) {
       test_exact(dense, kernels, 1, wl::Algorithm::direct);
       test_exact(gaps, kernels, 3, wl::Algorithm::direct);
-      test_bits(reals, kernels);
+      test_exact(dense, kernels, 1, wl::Algorithm::planar);
+      test_exact(gaps, kernels, 3, wl::Algorithm::planar);
+      for (const wl::Algorithm algorithm : {wl::Algorithm::automatic, wl::Algorithm::planar}) test_bits(reals, kernels, algorithm);
     });
     test_exact(dense, *wl::active_kernels(), 1, wl::Algorithm::ref);
   }

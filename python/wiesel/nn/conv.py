@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wiesel.graph.tensor import Tensor
     from wiesel.ops.geometry import Fit, Padding
 
-ALGORITHMS = ("automatic", "direct", "winograd2", "winograd4")
+ALGORITHMS = ("automatic", "direct", "planar", "winograd2", "winograd4")
 """What ``Conv2d(algorithm=)`` takes."""
 
 
@@ -55,7 +55,7 @@ class Conv2d(_Conv):
     activation : name of a function of ``wiesel.nn`` applied to the output, such as "relu"; it runs in the convolution's epilogue.
     fit : what happens where the stride does not fit: "floor", "error", "pad" or "crop" (see ``wiesel.ops.geometry``).
     algorithm : "automatic" (chosen by shape, ``explain`` says which and why), "direct" (the most exact; a moved picture gives moved bits),
-        "winograd2" or "winograd4" (3x3, stride 1).
+        "planar" (made for few channels), "winograd2" or "winograd4" (3x3, stride 1).
 
     Input (n, h, w, c), output (n, oh, ow, out_channels) with oh = (h - dilation·(kh - 1) - 1 + padding) / stride + 1.
     ``weight`` has shape (kh, kw, c / groups, out_channels), ``bias`` (out_channels,).

@@ -40,7 +40,7 @@ WINDOW_DEFAULTS: Mapping[str, Any] = {
 }  # fmt: skip
 """Attributes of a window over height and width. A convolution's kernel extents may be 0: then they are those of its weight."""
 
-ALGORITHMS = ("automatic", "direct", "depthwise", "winograd2", "winograd4", "ref")
+ALGORITHMS = ("automatic", "direct", "depthwise", "planar", "winograd2", "winograd4", "ref")
 
 _CONV_DEFAULTS: Mapping[str, Any] = {**WINDOW_DEFAULTS, "groups": 1, "algorithm": "automatic"}
 
@@ -285,7 +285,7 @@ def conv2d(
         with the extra zero at the end (ONNX SAME_UPPER), "same_lower", "full" ("wide") = dilation * (k - 1) on each side.
     fit : what happens where the stride does not fit, see ``wiesel.ops.geometry``.
     algorithm : "automatic" (chosen by shape), "direct" (the same sums at every position: a moved picture gives moved bits), "winograd2" or
-        "winograd4" (3x3, stride 1, one group), "depthwise" (one input channel per group), "ref".
+        "winograd4" (3x3, stride 1, one group), "depthwise" (one input channel per group), "planar" (made for few channels), "ref".
 
     Returns y (n, oh, ow, oc) with ``oh = (h - d * (kh - 1) - 1 + padding) / stride + 1``. Raises ValueError when shapes do not fit
     together, naming them and the mend.

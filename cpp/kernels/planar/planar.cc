@@ -1,0 +1,343 @@
+// Convolution on planes, see planar.h. One source for every ISA: the tile follows the number of registers.
+//
+// A tile holds rows x vectors accumulators. Per term it broadcasts a weight per row and reads one vector of the planes per vector of
+// pixels, at any address. Rows are output channels, so a layer of 6 channels uses all lanes; the pixels of a vector are transposed into
+// NHWC in registers on the way in and out.
+#include "kernels/planar/planar.h"
+
+#include "simd/activation.h"
+#include "simd/transpose.h"
+
+namespace wl {
+namespace WL_ISA {
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+constexpr int kMost = kRegisters == 32 ? 8 : 6;  // rows, and vectors, of any tile
+constexpr int kRows = kMost < kLanes ? kMost : kLanes;
+
+// The widest tile of `rows` rows: accumulators, one operand per row or per vector (of the fewer), and one more.
+constexpr int vectors_of(int rows) {
+  int n = 1;
+  while (n < kMost && rows * (n + 1) + (rows < n + 1 ? rows : n + 1) + 1 <= kRegisters) ++n;
+  return n;
+}
+
+// acc += a * b in place: from fma() GCC picks forms that overwrite a factor, and pays with moves and spills where every register is in use.
+WL_INLINE void accumulate(f32v& acc, f32v a, f32v b) {
+#if defined(__FMA__)
+  asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+#else
+  acc = fma(a, b, acc);
+#endif
+}
+
+// acc[r][v] += a_r * b_v. The fewer operands stay in registers while the others pass.
+template <int R, int V, class A, class B>
+WL_INLINE void outer_product(f32v (&acc)[R][V], A a, B b) {
+  if constexpr (R <= V) {
+    f32v av[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) av[r] = a(r);
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      const f32v bv = b(v);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) accumulate(acc[r][v], av[r], bv);
+    }
+  } else {
+    f32v bv[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) bv[v] = b(v);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const f32v av = a(r);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) accumulate(acc[r][v], av, bv[v]);
+    }
+  }
+}
+
+// Calls of<R, V>(…) for the runtime numbers of rows and vectors; V is at most vectors_of(R).
+#define WL_TILE_ROW(R)          \
+  case R:                       \
+    if constexpr (R <= kRows) { \
+      switch (vectors) {        \
+        WL_TILE_OF(R, 1)        \
+        WL_TILE_OF(R, 2)        \
+        WL_TILE_OF(R, 3)        \
+        WL_TILE_OF(R, 4)        \
+        WL_TILE_OF(R, 5)        \
+        WL_TILE_OF(R, 6)        \
+        WL_TILE_OF(R, 7)        \
+        WL_TILE_OF(R, 8)        \
+      }                         \
+    }                           \
+    break;
+#define WL_TILE_OF(R, V)                                                     \
+  case V:                                                                    \
+    if constexpr (V <= vectors_of(R)) Tile::template of<R, V>(arguments...); \
+    break;
+template <class Tile, class... Arguments>
+WL_INLINE void call_tile(int rows, int vectors, Arguments... arguments) {
+  switch (rows) { WL_TILE_ROW(1) WL_TILE_ROW(2) WL_TILE_ROW(3) WL_TILE_ROW(4) WL_TILE_ROW(5) WL_TILE_ROW(6) WL_TILE_ROW(7) WL_TILE_ROW(8) }
+}
+#undef WL_TILE_OF
+#undef WL_TILE_ROW
+
+// --- into planes ------------------------------------------------------------------------------------------------------------------------
+// A block of kLanes pixels (fewer where the row is shorter than a vector) and at most n channels.
+template <int n>
+WL_INLINE void block_to_planes(int channels, int pixels, const float* from, int64_t step, float* planes, int64_t plane) {
+  f32v v[kLanes];
+#pragma GCC unroll 16
+  for (int p = 0; p < kLanes; ++p) {
+    const float* pixel = from + (p < pixels ? p : pixels - 1) * step;
+    v[p] = channels == kLanes ? load(pixel) : load_partial(pixel, channels);
+  }
+  transpose(v);
+#pragma GCC unroll 16
+  for (int c = 0; c < n; ++c) {
+    if (c == channels) break;
+    if (pixels == kLanes)
+      store(planes + c * plane, v[c]);
+    else
+      store_partial(planes + c * plane, v[c], pixels);
+  }
+}
+
+template <int n>
+__attribute__((noinline)) void channels_to_planes(int channels, int64_t pixels, const float* from, int64_t step, float* planes,
+                                                  int64_t plane) {
+  if (pixels < kLanes) return block_to_planes<n>(channels, (int)pixels, from, step, planes, plane);
+  for (int64_t p = 0; p < pixels; p += kLanes) {
+    const int64_t at = p + kLanes <= pixels ? p : pixels - kLanes;  // the last block overlaps the one before
+    block_to_planes<n>(channels, kLanes, from + at * step, step, planes + at, plane);
+  }
+}
+
+void to_planes(int64_t channels, int64_t pixels, const float* from, int64_t step, float* planes, int64_t plane) {
+  if (channels == 1 && step == 1) {
+    memcpy(planes, from, (size_t)pixels * sizeof(float));
+    return;
+  }
+  if (channels == 1) {
+    for (int64_t p = 0; p < pixels; ++p) planes[p] = from[p * step];
+    return;
+  }
+  for (int64_t c = 0; c < channels; c += kLanes) {
+    const int n = channels - c < kLanes ? (int)(channels - c) : kLanes;
+    if (n <= 4 && kLanes > 4)
+      channels_to_planes<4>(n, pixels, from + c, step, planes + c * plane, plane);
+    else if (n <= 8 && kLanes > 8)
+      channels_to_planes<8>(n, pixels, from + c, step, planes + c * plane, plane);
+    else
+      channels_to_planes<kLanes>(n, pixels, from + c, step, planes + c * plane, plane);
+  }
+}
+
+// --- the sums ---------------------------------------------------------------------------------------------------------------------------
+// sum[r*V + v] for the terms [begin, end).
+struct SumTile {
+  template <int R, int V>
+  static __attribute__((noinline)) void of(const PlanarArgs* g, const PlanarVector* vectors, int64_t begin, int64_t end, f32v* sum) {
+    const float* x[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) x[v] = g->x + vectors[v].row * g->pitch + vectors[v].column;
+    const int32_t* offsets = g->offsets;
+    for (int64_t t = begin; t < end || t == begin;) {
+      const int64_t next = t - t % kPlanarFlush + kPlanarFlush, last = next < end ? next : end;
+      const bool first = t == begin;
+      f32v acc[R][V] = {};
+      for (const float* w = g->w + t * R; t < last; ++t, w += R) {
+        const int64_t offset = offsets[t];
+        outer_product<R, V>(
+            acc, [&](int r) __attribute__((always_inline)) { return set1(w[r]); },
+            [&](int v) __attribute__((always_inline)) { return load(x[v] + offset); });
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sum[r * V + v] = first ? acc[r][v] : sum[r * V + v] + acc[r][v];
+      if (begin >= end) break;
+    }
+  }
+};
+
+// --- out of planes ----------------------------------------------------------------------------------------------------------------------
+// Lanes [first, first + n) of `v` to p[0 … n).
+WL_INLINE void store_between(float* p, f32v v, int first, int n) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  _mm512_mask_storeu_ps((float*)((uintptr_t)p - first * sizeof(float)), (__mmask16)(((1u << n) - 1) << first), (__m512)v);
+#elif defined(__AVX2__) && WL_VECTOR_BYTES == 32
+  const i32v lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  _mm256_maskstore_ps((float*)((uintptr_t)p - first * sizeof(float)), (__m256i)((lane >= first) & (lane < first + n)), (__m256)v);
+#else
+  for (int i = 0; i < kLanes; ++i)
+    if (i >= first && i < first + n) p[i - first] = v[i];
+#endif
+}
+
+// Pixels [begin, end) of a vector's lanes lie side by side in y, from `y` on. u holds kLanes / n pixels per vector, n lanes each.
+template <int n>
+WL_INLINE void put_run(const f32v (&u)[n], int rows, int begin, int end, float* y, const float* residual, const PlanarOutput& o) {
+  constexpr int kEach = kLanes / n;
+  y -= begin * o.y_col;
+  if (!residual) {
+    const int64_t step = o.y_col;
+    if (begin == 0 && end == kLanes) {
+      const bool dense = rows == n && step == n;
+#pragma GCC unroll 16
+      for (int j = 0; j < n; ++j) {
+        if (dense) {
+          store(y + j * kLanes, u[j]);
+          continue;
+        }
+#pragma GCC unroll 16
+        for (int e = 0; e < kEach; ++e) store_between(y + (j * kEach + e) * step, u[j], e * n, rows);
+      }
+      return;
+    }
+#pragma GCC unroll 16
+    for (int j = 0; j < n; ++j) {
+      if ((j + 1) * kEach <= begin || j * kEach >= end) continue;
+#pragma GCC unroll 16
+      for (int e = 0; e < kEach; ++e)
+        if (j * kEach + e >= begin && j * kEach + e < end) store_between(y + (j * kEach + e) * step, u[j], e * n, rows);
+    }
+    return;
+  }
+  const f32v alpha = set1(o.alpha), beta = set1(o.beta);
+  float lanes[n * kLanes];
+  for (int j = 0; j < n; ++j) store(lanes + j * kLanes, u[j]);
+  residual -= begin * o.residual_col;
+  for (int p = begin; p < end; ++p) {
+    const float* from = residual + p * o.residual_col;
+    const f32v v = rows == kLanes ? load(lanes + p * n) + load(from) : load_partial(lanes + p * n, rows) + load_partial(from, rows);
+    const f32v result = unary_apply(o.activation, v, alpha, beta);
+    rows == kLanes ? store(y + p * o.y_col, result) : store_partial(y + p * o.y_col, result, rows);
+  }
+}
+
+// Bias, residual and activation, and the way into NHWC: s holds a vector per row, `stride` apart; at most n rows.
+template <int n>
+WL_INLINE void put(const f32v* s, int stride, const PlanarVector& at, const PlanarArgs& g) {
+  const PlanarOutput& o = g.out;
+  f32v u[n];
+  const f32v alpha = set1(o.alpha), beta = set1(o.beta);
+#pragma GCC unroll 16
+  for (int r = 0; r < n; ++r) {
+    u[r] = r < g.rows ? s[r * stride] : zero();
+    if (o.bias && r < g.rows) u[r] = u[r] + set1(o.bias[r]);
+    if (!o.residual) u[r] = unary_apply(o.activation, u[r], alpha, beta);
+  }
+  interleave(u);
+  int64_t row = at.row, column = at.column;
+  for (int lane = 0; lane < at.lanes;) {
+    const int64_t left = g.columns - column;
+    if (left > 0) {
+      const int end = left < at.lanes - lane ? lane + (int)left : at.lanes;
+      put_run<n>(u, g.rows, lane, end, o.y + row * o.y_row + column * o.y_col,
+                 o.residual ? o.residual + row * o.residual_row + column * o.residual_col : nullptr, o);
+    }
+    lane += (int)(g.pitch - column);
+    ++row, column = 0;
+  }
+}
+
+void run(const PlanarArgs& g) {
+  const int most = vectors_of(g.rows);
+  const int64_t tiles = (g.count + most - 1) / most;
+  const PlanarVector* vectors = g.vectors;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int count = (int)(g.count / tiles + (i < g.count % tiles));
+    int64_t begin = vectors[0].begin, end = vectors[0].end;
+    for (int v = 1; v < count; ++v) {
+      if (vectors[v].begin < begin) begin = vectors[v].begin;
+      if (vectors[v].end > end) end = vectors[v].end;
+    }
+    f32v sum[kMost * kMost];
+    call_tile<SumTile>(g.rows, count, &g, vectors, begin, end, sum);
+    for (int v = 0; v < count; ++v) {
+      if (g.rows == 1)
+        put<1>(sum + v, count, vectors[v], g);
+      else if (g.rows == 2)
+        put<2>(sum + v, count, vectors[v], g);
+      else if (g.rows <= 4)
+        put<4>(sum + v, count, vectors[v], g);
+      else
+        put<(kLanes < 8 ? kLanes : 8)>(sum + v, count, vectors[v], g);
+    }
+    vectors += count;
+  }
+}
+
+// --- weights ----------------------------------------------------------------------------------------------------------------------------
+struct WeightsTile {
+  template <int R, int V>
+  static __attribute__((noinline)) void of(const PlanarWeightsArgs* g, const int32_t* offsets, float* sums) {
+    const float *x[V], *dy[R];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) x[v] = g->x + offsets[v];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) dy[r] = g->dy + r * g->dy_plane;
+    f32v acc[R][V] = {};
+    for (int64_t p = 0, end = g->pixels; p < end; p += kLanes)
+      outer_product<R, V>(
+          acc, [&](int r) __attribute__((always_inline)) { return load(dy[r] + p); },
+          [&](int v) __attribute__((always_inline)) { return load(x[v] + p); });
+    const bool add = g->add;
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v)
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        float* to = sums + (v * R + r) * kLanes;
+        store(to, add ? load(to) + acc[r][v] : acc[r][v]);
+      }
+  }
+};
+
+void weights(const PlanarWeightsArgs& g) {
+  const int most = vectors_of(g.rows);
+  const int64_t tiles = (g.terms + most - 1) / most;
+  int64_t t = 0;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int count = (int)(g.terms / tiles + (i < g.terms % tiles));
+    call_tile<WeightsTile>(g.rows, count, &g, g.offsets + t, g.sums + t * g.rows * kLanes);
+    t += count;
+  }
+}
+
+void add_lanes(int64_t count, const float* sums, float* to) {
+  for (int64_t i = 0; i < count; i += kLanes, sums += kLanes * kLanes) {
+    const int n = count - i < kLanes ? (int)(count - i) : kLanes;
+    f32v v[kLanes];
+    for (int j = 0; j < kLanes; ++j) v[j] = j < n ? load(sums + j * kLanes) : zero();
+    transpose(v);
+#pragma GCC unroll 4
+    for (int half = kLanes / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+      for (int j = 0; j < half; ++j) v[j] = v[j] + v[j + half];
+    n == kLanes ? store(to + i, v[0]) : store_partial(to + i, v[0], n);
+  }
+}
+
+#if WL_VECTOR_BYTES == 64
+#define WL_TILE_NAME "pixels x16"
+#elif WL_VECTOR_BYTES == 32
+#define WL_TILE_NAME "pixels x8"
+#else
+#define WL_TILE_NAME "pixels x4"
+#endif
+
+}  // namespace
+
+extern const PlanarKernels planar;
+const PlanarKernels planar = {kLanes, kRows, WL_TILE_NAME, to_planes, run, weights, add_lanes};
+
+}  // namespace WL_ISA
+}  // namespace wl

@@ -1,0 +1,420 @@
+#include "ops/conv_planar.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/brgemm/brgemm.h"
+#include "kernels/planar/planar.h"
+#include "ops/combining_time.h"
+#include "ops/conv_direct.h"
+#include "ops/window.h"
+
+namespace wl {
+
+namespace {
+
+constexpr int64_t kPlaneFloats = 48 << 10;        // planes of a task: they stay in the second cache level
+constexpr int64_t kWeightsPlaneFloats = 8 << 10;  // with the planes of dy: each tile passes over all of them, so in the first
+constexpr int64_t kLeastColumns = 64;             // of a chunk, before long rows are cut
+constexpr int64_t kTasks = 16;                    // wanted in backward-weights
+constexpr double kMargin = 0.9;                   // planar must be this much cheaper than direct
+constexpr int64_t kAddressable = int64_t(1) << 30;
+
+// How the input positions under one axis stand in planes: position step*i + residue of the input that a chunk reads is number i of slot
+// `residue`. Only residues that some tap meets have a slot.
+struct Slots {
+  int64_t step, gap, taps, period, count, reach;
+  explicit Slots(const ConvAxis& a) : step(a.step), gap(a.gap), taps(a.taps) {
+    period = step / gcd(step, gap);
+    count = min_of(period, taps);
+    reach = taps == 0 ? 0 : (taps - 1) * gap / step;
+  }
+  int64_t slot(int64_t tap) const { return tap % period; }
+  int64_t shift(int64_t tap) const { return tap * gap / step; }
+  int64_t residue(int64_t slot) const { return slot * gap % step; }
+};
+
+// Chunks are blocks of output rows and columns of one picture and one phase; by shape alone, and not by n: a picture's bits are its own.
+struct Cut {
+  int64_t rows, columns;                // of a chunk, at most
+  int64_t row_chunks, col_chunks;       // of the largest phase
+  int64_t planes, x_floats, dy_floats;  // planes of x, at most; floats of them, and of the planes of dy
+  int64_t vectors;                      // of a chunk, at most
+};
+
+// The planes of x for chunks of one phase.
+struct Layout {
+  ConvAxis y, x;
+  Slots sy, sx;
+  int64_t k;                   // channels
+  int64_t pitch, rows, plane;  // floats between rows; rows; floats between planes
+  Layout(const ConvAxis& rows_axis, const ConvAxis& cols_axis, int64_t channels, const Cut& cut)
+      : y(rows_axis), x(cols_axis), sy(y), sx(x), k(channels) {
+    pitch = cut.columns + sx.reach;
+    rows = cut.rows + sy.reach;
+    plane = plane_floats(rows, pitch);
+  }
+  // An odd number of cache lines: planes do not fall into one set of L1.
+  static int64_t plane_floats(int64_t rows, int64_t pitch) { return round_up(rows * pitch, 16) | 16; }
+  int64_t planes() const { return k * sy.count * sx.count; }
+  int64_t terms() const { return y.taps * x.taps * k; }
+  // Terms run over (ky, channel, kx).
+  int32_t offset(int64_t ty, int64_t c, int64_t tx) const {
+    const int64_t p = (c * sy.count + sy.slot(ty)) * sx.count + sx.slot(tx);
+    return int32_t(p * plane + sy.shift(ty) * pitch + sx.shift(tx));
+  }
+};
+
+// The largest phase of an axis stands for all: the first has the most outputs.
+template <class Axis>
+ConvAxis largest(int64_t phases, Axis axis) {
+  ConvAxis a = axis(0);
+  for (int64_t p = 1; p < phases; ++p) a.taps = max_of(a.taps, axis(p).taps);
+  return a;
+}
+
+// `dy_planes` are brought along with those of x (backward-weights); `budget` is in floats.
+Cut cut_of(const ConvView& view, int64_t dy_planes, int64_t budget, int64_t lanes) {
+  const ConvAxis y = largest(view.phases_h(), [&](int64_t p) { return view.rows(p); });
+  const ConvAxis x = largest(view.phases_w(), [&](int64_t p) { return view.cols(p); });
+  const Slots sy(y), sx(x);
+  const int64_t planes = view.k() * sy.count * sx.count;
+  const auto x_floats = [&](int64_t r, int64_t c) { return planes * Layout::plane_floats(r + sy.reach, c + sx.reach); };
+  const auto dy_floats = [&](int64_t r, int64_t c) { return dy_planes * Layout::plane_floats(r, c + sx.reach); };
+  const auto fits = [&](int64_t r, int64_t c) { return x_floats(r, c) + dy_floats(r, c) <= budget; };
+  Cut cut;
+  const int64_t wanted = min_of(y.out, 4 * max_of(sy.reach, 1));  // rows, so that few are brought into planes twice
+  cut.columns = x.out;
+  while (cut.columns >= 2 * kLeastColumns && !fits(wanted, cut.columns)) cut.columns = round_up(div_up(cut.columns, 2), lanes);
+  cut.col_chunks = div_up(x.out, cut.columns);
+  int64_t most = y.out;
+  while (most > 1 && !fits(most, cut.columns)) most = div_up(most, 2);
+  cut.row_chunks = div_up(y.out, most);
+  cut.rows = div_up(y.out, cut.row_chunks);
+  cut.planes = planes;
+  cut.x_floats = round_up(x_floats(cut.rows, cut.columns) + sx.reach + lanes, 16);  // whole vectors are read, in gaps too
+  cut.dy_floats = dy_floats(cut.rows, cut.columns);
+  cut.vectors = max_of(cut.rows * div_up(cut.columns, lanes), div_up(cut.rows * (cut.columns + sx.reach), lanes));
+  return cut;
+}
+
+struct Chunk {
+  int64_t image, row, column, rows, columns;  // output positions of the phase; none where rows or columns is not positive
+};
+Chunk chunk_of(const Cut& cut, const ConvAxis& y, const ConvAxis& x, int64_t i) {
+  Chunk c;
+  c.column = i % cut.col_chunks * cut.columns;
+  i /= cut.col_chunks;
+  c.row = i % cut.row_chunks * cut.rows;
+  c.image = i / cut.row_chunks;
+  c.rows = min_of(cut.rows, y.out - c.row), c.columns = min_of(cut.columns, x.out - c.column);
+  return c;
+}
+
+// Output pixels of a chunk in vectors: row by row, or, where rows are short, running on through the gaps between them.
+int64_t flat_vectors(int64_t rows, int64_t columns, int64_t pitch, int64_t lanes) {
+  return div_up((rows - 1) * pitch + columns, lanes);
+}
+bool run_on(int64_t rows, int64_t columns, int64_t pitch, int64_t lanes) {
+  return flat_vectors(rows, columns, pitch, lanes) * 10 < rows * div_up(columns, lanes) * 9;
+}
+
+int64_t fill_vectors(const Layout& l, const Chunk& c, int64_t lanes, PlanarVector* to) {
+  const int64_t per_row = l.x.taps * l.k;
+  const auto put = [&](int64_t row, int64_t column, int64_t count, int64_t last_row) {
+    const Range first = window_inside(c.row + row, l.y.taps, l.y.step, l.y.gap, -l.y.begin, l.y.in);
+    const Range last = window_inside(c.row + last_row, l.y.taps, l.y.step, l.y.gap, -l.y.begin, l.y.in);
+    const int64_t begin = last.begin, end = max_of(begin, first.end);
+    *to++ = {int32_t(row), int32_t(column), int32_t(count), int32_t(begin * per_row), int32_t(end * per_row)};
+  };
+  PlanarVector* const begin = to;
+  if (run_on(c.rows, c.columns, l.pitch, lanes)) {
+    const int64_t places = (c.rows - 1) * l.pitch + c.columns;
+    for (int64_t p = 0; p < places; p += lanes) {
+      const int64_t count = min_of(lanes, places - p);
+      put(p / l.pitch, p % l.pitch, count, (p + count - 1) / l.pitch);
+    }
+  } else {
+    for (int64_t row = 0; row < c.rows; ++row)
+      for (int64_t column = 0; column < c.columns; column += lanes) put(row, column, min_of(lanes, c.columns - column), row);
+  }
+  return to - begin;
+}
+
+// The pixels of one row into the planes of `channels` channels, `count` positions from input position `first` on in steps of `step`; zeros
+// outside [0, width).
+void row_to_planes(const PlanarKernels& k, int64_t channels, const float* row, int64_t pixel, int64_t first, int64_t step, int64_t width,
+                   int64_t count, float* to, int64_t plane) {
+  const int64_t begin = !row || first >= width ? count : first >= 0 ? 0 : min_of(count, div_up(-first, step));
+  const int64_t end = begin == count ? count : max_of(begin, min_of(count, (width - 1 - first) / step + 1));
+  if (begin > 0 || end < count)
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t i = 0; i < begin; ++i) to[c * plane + i] = 0;
+      for (int64_t i = end; i < count; ++i) to[c * plane + i] = 0;
+    }
+  if (begin < end) k.to_planes(channels, end - begin, row + (first + begin * step) * pixel, step * pixel, to + begin, plane);
+}
+
+void x_to_planes(const PlanarKernels& k, const Layout& l, const Chunk& c, const float* x, const int64_t* strides, float* planes) {
+  for (int64_t sy = 0; sy < l.sy.count; ++sy)
+    for (int64_t r = 0; r < c.rows + l.sy.reach; ++r) {
+      const int64_t iy = l.y.begin + (c.row + r) * l.y.step + l.sy.residue(sy);
+      const float* row = iy >= 0 && iy < l.y.in ? x + iy * strides[1] : nullptr;
+      for (int64_t sx = 0; sx < l.sx.count; ++sx)
+        row_to_planes(k, l.k, row, strides[2], l.x.begin + c.column * l.x.step + l.sx.residue(sx), l.x.step, l.x.in, c.columns + l.sx.reach,
+                      planes + (sy * l.sx.count + sx) * l.plane + r * l.pitch, l.sy.count * l.sx.count * l.plane);
+    }
+}
+
+// Output channels in blocks of nearly equal height.
+struct Blocks {
+  int64_t columns, count;
+  Blocks(int64_t columns_, const PlanarKernels& k) : columns(columns_), count(div_up(columns, k.rows)) {}
+  Range operator[](int64_t i) const { return piece(columns, count, i); }
+};
+
+int64_t floats_of(int64_t bytes) {
+  return round_up(div_up(bytes, int64_t(sizeof(float))), 16);
+}
+
+void fill_offsets(const Layout& l, int32_t* to) {
+  for (int64_t ty = 0; ty < l.y.taps; ++ty)
+    for (int64_t c = 0; c < l.k; ++c)
+      for (int64_t tx = 0; tx < l.x.taps; ++tx) *to++ = l.offset(ty, c, tx);
+}
+
+// --- forward and backward-data ----------------------------------------------------------------------------------------------------------
+// The kernel position that tap t of an axis stands for.
+int64_t kernel_position(bool forward, const ConvAxis& a, int64_t t, int64_t pad, int64_t dilation) {
+  return forward ? t : (a.out_begin + pad - (a.begin + t * a.gap) * a.out_step) / dilation;
+}
+
+// The weights of one phase and group, [block][term][row].
+void fill_weights(const ConvView& view, const Layout& l, const Blocks& blocks, const float* w, float* to) {
+  const ConvShape& s = view.shape;
+  const int64_t c_step = view.forward() ? s.oc : 1, r_step = view.forward() ? 1 : s.oc;
+  for (int64_t b = 0; b < blocks.count; ++b) {
+    const Range rows = blocks[b];
+    for (int64_t ty = 0; ty < l.y.taps; ++ty)
+      for (int64_t c = 0; c < l.k; ++c)
+        for (int64_t tx = 0; tx < l.x.taps; ++tx) {
+          const int64_t ky = kernel_position(view.forward(), l.y, ty, s.pad_top, s.dilh);
+          const int64_t kx = kernel_position(view.forward(), l.x, tx, s.pad_left, s.dilw);
+          const float* from = w + (ky * s.kw + kx) * s.icg() * s.oc + c * c_step;
+          for (int64_t r = rows.begin; r < rows.end; ++r) *to++ = from[r * r_step];
+        }
+  }
+}
+
+// Workspace in floats: offsets and weights of all phases, then the threads' own.
+struct Memory {
+  int64_t offsets, weights, vectors, planes;
+  Memory(const ConvShape& s, const ConvView& view, const Cut& cut) {
+    offsets = floats_of(s.taps() * view.k() * int64_t(sizeof(int32_t)));
+    weights = round_up(s.taps() * s.icg() * s.oc, 16);
+    vectors = floats_of(cut.vectors * int64_t(sizeof(PlanarVector)));
+    planes = cut.x_floats;
+  }
+  int64_t shared() const { return offsets + weights; }
+  int64_t per_thread() const { return vectors + planes; }
+};
+
+Cut conv_cut(const ConvView& view, const PlanarKernels& k) {
+  return cut_of(view, 0, kPlaneFloats, k.lanes);
+}
+
+// --- backward-weights -------------------------------------------------------------------------------------------------------------------
+struct WeightsPlan {
+  ConvView view;
+  Cut cut;
+  Layout layout;
+  int64_t dy_plane, chunks, parts;
+  WeightsPlan(const ConvShape& s, const PlanarKernels& k)
+      : view{s, ConvDirection::fwd},
+        cut(cut_of(view, s.ocg(), kWeightsPlaneFloats, k.lanes)),
+        layout(view.rows(0), view.cols(0), s.icg(), cut) {
+    dy_plane = Layout::plane_floats(cut.rows, layout.pitch);
+    chunks = s.n * cut.row_chunks * cut.col_chunks;
+    parts = min_of(chunks, div_up(kTasks, s.g));
+  }
+  int64_t elements() const { return view.shape.taps() * view.shape.icg() * view.shape.ocg(); }  // of a group
+  int64_t offsets_floats() const { return floats_of(layout.terms() * int64_t(sizeof(int32_t))); }
+  int64_t sums_floats(const PlanarKernels& k) const { return round_up(elements() * k.lanes, 16); }
+  int64_t parts_floats() const { return round_up(parts * view.shape.g * elements(), 16); }
+  int64_t per_thread(const PlanarKernels& k) const { return cut.x_floats + cut.dy_floats + sums_floats(k); }
+};
+
+}  // namespace
+
+bool planar_possible(const ConvShape& s) {
+  // The planes of one row of the smallest chunk, and a vector of sums per weight, on any ISA and in any direction.
+  const double k = double(max_of(s.icg(), s.ocg())), taps = double(s.taps());
+  const double reach_h = double(s.kh) * double(s.dilh), reach_w = double(s.kw) * double(s.dilw);
+  return taps * k * (1 + reach_h) * (2 * kLeastColumns + 16 + reach_w) + taps * k * 16 * double(min_of(s.icg(), s.ocg())) < kAddressable;
+}
+
+bool planar_pays(const ConvShape& s, ConvDirection direction, const Kernels& kernels) {
+  if (min_of(s.icg(), s.ocg()) >= kThinChannels || !planar_possible(s)) return false;
+  const PlanarKernels& k = *kernels.planar;
+  const bool weights = direction == ConvDirection::bwd_weights;
+  // Forward and backward-data: `in` channels per group are read, `out` written. Each phase of backward-data has its share of the taps.
+  const ConvView view{s, weights ? ConvDirection::fwd : direction};
+  const double in = double(view.k()), out = double(view.columns()), phases = double(view.phases_h() * view.phases_w());
+  const Cut cut = weights ? cut_of(view, s.ocg(), kWeightsPlaneFloats, k.lanes) : conv_cut(view, k);
+  const int64_t pitch = cut.columns + Slots(view.cols(0)).reach, row = div_up(cut.columns, k.lanes);
+  const double chunk = double(weights                                         ? div_up(cut.rows * pitch, k.lanes)
+                              : run_on(cut.rows, cut.columns, pitch, k.lanes) ? flat_vectors(cut.rows, cut.columns, pitch, k.lanes)
+                                                                              : cut.rows * row);
+  const double vectors = chunk * double(cut.row_chunks * cut.col_chunks),
+               pixels = double(cut.rows * cut.row_chunks * cut.columns * cut.col_chunks);
+  const double terms = double(s.taps()) * in / phases;
+  const double columns = double(div_up(view.columns(), kernels.brgemm->lanes));
+  const auto transposes = [](double channels) { return channels <= 1 ? 10.0 : 40.0 * double(int64_t(channels + 15) / 16); };
+  if (weights) return vectors * (transposes(in) + transposes(out) + 0.5 * terms * out) < kMargin * pixels * columns * (0.45 * terms + 8);
+  const double blocks = double(div_up(view.columns(), k.rows));
+  return vectors * (transposes(in) + 60 * blocks + 0.35 * terms * out) < kMargin * pixels * (0.42 * terms * columns + 12);
+}
+
+void planar_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice) {
+  const PlanarKernels& k = *kernels.planar;
+  snprintf(choice->kernel, sizeof choice->kernel, "planar %s", k.tile);
+  if (direction == ConvDirection::bwd_weights) {
+    const WeightsPlan p(s, k);
+    choice->workspace = (p.offsets_floats() + p.parts_floats() + threads * p.per_thread(k)) * int64_t(sizeof(float));
+    snprintf(choice->blocking, sizeof choice->blocking, "%lld parts of the pixels x %lld groups, chunks of %lld x %lld pixels",
+             (long long)p.parts, (long long)s.g, (long long)p.cut.rows, (long long)p.cut.columns);
+    return;
+  }
+  const ConvView view{s, direction};
+  const Cut cut = conv_cut(view, k);
+  const Memory m(s, view, cut);
+  choice->workspace = (m.shared() + threads * m.per_thread()) * int64_t(sizeof(float));
+  const Blocks blocks(view.columns(), k);
+  snprintf(choice->blocking, sizeof choice->blocking, "chunks of %lld x %lld pixels in %lld planes, %lld blocks of %lld channels",
+           (long long)cut.rows, (long long)cut.columns, (long long)cut.planes, (long long)blocks.count, (long long)blocks[0].size());
+}
+
+void planar_conv(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const Tensor& x, const float* w,
+                 const Tensor& y, const ConvEpilogueOperands& epilogue) {
+  const PlanarKernels& k = *kernels.planar;
+  const ConvView view{s, direction};
+  const Cut cut = conv_cut(view, k);
+  const Memory m(s, view, cut);
+  const Blocks blocks(view.columns(), k);
+  float* memory = reinterpret_cast<float*>(run.workspace);
+  int32_t* offsets = reinterpret_cast<int32_t*>(memory);
+  float* weights = memory + m.offsets;
+  const int64_t phases = view.phases_h() * view.phases_w(), phases_w = view.phases_w(), columns = view.columns();
+  const auto layout_of = [&](int64_t phase) { return Layout(view.rows(phase / phases_w), view.cols(phase % phases_w), view.k(), cut); };
+  const auto taps_before = [&](const Layout& l) { return l.y.taps_before * s.kw + l.y.taps * l.x.taps_before; };
+  const auto weights_at = [&](const Layout& l, int64_t group) {
+    return weights + (taps_before(l) * s.g * view.k() + group * l.terms()) * columns;
+  };
+
+  parallel_for(run, phases * s.g, 2.0 * double(s.taps()) * double(s.icg()) * double(s.oc), [&](int64_t task, int) {
+    const int64_t group = task % s.g;
+    const Layout l = layout_of(task / s.g);
+    if (group == 0) fill_offsets(l, offsets + taps_before(l) * view.k());
+    fill_weights(view, l, blocks, w + group * s.ocg(), weights_at(l, group));
+  });
+
+  const int64_t tasks = phases * s.n * cut.row_chunks * cut.col_chunks * s.g;
+  parallel_for(run, tasks, 0.02 * s.macs(), [&](int64_t task, int thread) {
+    const int64_t group = task % s.g, i = task / s.g, per_phase = s.n * cut.row_chunks * cut.col_chunks;
+    const Layout l = layout_of(i / per_phase);
+    const Chunk c = chunk_of(cut, l.y, l.x, i % per_phase);
+    if (c.rows <= 0 || c.columns <= 0) return;
+    PlanarVector* vectors = reinterpret_cast<PlanarVector*>(memory + m.shared() + thread * m.per_thread());
+    float* planes = memory + m.shared() + thread * m.per_thread() + m.vectors;
+    x_to_planes(k, l, c, x.f32() + c.image * x.strides[0] + group * view.k(), x.strides, planes);
+
+    PlanarArgs g;
+    g.count = fill_vectors(l, c, k.lanes, vectors);
+    g.vectors = vectors, g.x = planes, g.pitch = l.pitch, g.columns = c.columns;
+    g.offsets = offsets + taps_before(l) * view.k();
+    g.out.activation = epilogue.activation, g.out.alpha = epilogue.alpha, g.out.beta = epilogue.beta;
+    const int64_t oy = l.y.out_begin + c.row * l.y.out_step, ox = l.x.out_begin + c.column * l.x.out_step;
+    const auto at = [&](const Tensor& t) { return t.f32() + c.image * t.strides[0] + oy * t.strides[1] + ox * t.strides[2]; };
+    g.out.y_row = l.y.out_step * y.strides[1], g.out.y_col = l.x.out_step * y.strides[2];
+    const float* block_weights = weights_at(l, group);
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      const Range rows = blocks[b];
+      const int64_t channel = group * columns + rows.begin;
+      g.rows = int(rows.size());
+      g.w = block_weights + l.terms() * rows.begin;
+      g.out.y = at(y) + channel;
+      g.out.bias = epilogue.bias ? epilogue.bias + channel : nullptr;
+      if (epilogue.residual) {
+        g.out.residual = at(*epilogue.residual) + channel;
+        g.out.residual_row = l.y.out_step * epilogue.residual->strides[1],
+        g.out.residual_col = l.x.out_step * epilogue.residual->strides[2];
+      }
+      k.run(g);
+    }
+  });
+}
+
+void planar_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const Tensor& dy, float* dw) {
+  const PlanarKernels& k = *kernels.planar;
+  const WeightsPlan p(s, k);
+  const Layout& l = p.layout;
+  const Blocks blocks(s.ocg(), k);
+  float* memory = reinterpret_cast<float*>(run.workspace);
+  int32_t* offsets = reinterpret_cast<int32_t*>(memory);
+  float* parts = memory + p.offsets_floats();
+  float* scratch = parts + p.parts_floats();
+  fill_offsets(l, offsets);
+
+  parallel_for(run, p.parts * s.g, 0.03 * s.macs(), [&](int64_t task, int thread) {
+    const int64_t group = task % s.g, part = task / s.g;
+    float* x_planes = scratch + thread * p.per_thread(k);
+    float* dy_planes = x_planes + p.cut.x_floats;
+    float* sums = dy_planes + p.cut.dy_floats;
+    // Lanes in gaps are multiplied by zeros of dy: they must hold numbers.
+    memset(x_planes, 0, size_t(p.cut.x_floats + p.cut.dy_floats) * sizeof(float));
+    const Range chunks = piece(p.chunks, p.parts, part);
+    for (int64_t i = chunks.begin; i < chunks.end; ++i) {
+      const Chunk c = chunk_of(p.cut, l.y, l.x, i);
+      x_to_planes(k, l, c, x.f32() + c.image * x.strides[0] + group * s.icg(), x.strides, x_planes);
+      const float* from = dy.f32() + c.image * dy.strides[0] + group * s.ocg();
+      for (int64_t r = 0; r < c.rows; ++r)
+        row_to_planes(k, s.ocg(), from + (c.row + r) * dy.strides[1], dy.strides[2], c.column, 1, c.column + c.columns, l.pitch,
+                      dy_planes + r * l.pitch, p.dy_plane);
+      const int64_t places = c.rows * l.pitch, pixels = round_up(places, k.lanes);
+      for (int64_t o = 0; o < s.ocg(); ++o)
+        for (int64_t j = places; j < pixels; ++j) dy_planes[o * p.dy_plane + j] = 0;
+      for (int64_t b = 0; b < blocks.count; ++b) {
+        const Range rows = blocks[b];
+        PlanarWeightsArgs g;
+        g.rows = int(rows.size()), g.terms = l.terms(), g.pixels = pixels;
+        g.x = x_planes, g.dy = dy_planes + rows.begin * p.dy_plane, g.dy_plane = p.dy_plane;
+        g.offsets = offsets, g.add = i > chunks.begin;
+        g.sums = sums + l.terms() * rows.begin * k.lanes;
+        k.weights(g);
+      }
+    }
+    k.add_lanes(p.elements(), sums, parts + (part * s.g + group) * p.elements());
+  });
+
+  // The parts' sums, [part][group][block][ky][c][kx][row], in order into dw.
+  const CombiningTime combining(run);
+  parallel_for(run, s.g * s.kh, 1.0 * double(p.parts * s.g * p.elements()), [&](int64_t task, int) {
+    const int64_t group = task % s.g, ky = task / s.g;
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      const Range rows = blocks[b];
+      for (int64_t c = 0; c < s.icg(); ++c)
+        for (int64_t kx = 0; kx < s.kw; ++kx) {
+          const int64_t term = (ky * s.icg() + c) * s.kw + kx;
+          float* to = dw + ((ky * s.kw + kx) * s.icg() + c) * s.oc + group * s.ocg() + rows.begin;
+          const float* from = parts + group * p.elements() + l.terms() * rows.begin + term * rows.size();
+          for (int64_t r = 0; r < rows.size(); ++r) {
+            float sum = from[r];
+            for (int64_t part = 1; part < p.parts; ++part) sum = sum + from[part * s.g * p.elements() + r];
+            to[r] = sum;
+          }
+        }
+    }
+  });
+}
+
+}  // namespace wl
