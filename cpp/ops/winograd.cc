@@ -5,16 +5,22 @@
 
 #include "kernels/brgemm/brgemm.h"
 #include "kernels/winograd/winograd.h"
+#include "ops/partial_sums.h"
 
 namespace wl {
 namespace {
 
-constexpr int64_t kPanel = 32;              // packed columns are rounded up to this on every ISA; every panel width divides it
-constexpr int64_t kTeamWeights = 3 << 20;   // bytes of transformed weights from which the team schedule is used
-constexpr int64_t kTeamBlock = 16 << 20;    // bytes of transformed tiles per block of the team schedule
-constexpr int64_t kFusedBlock = 640 << 10;  // bytes of transformed tiles per task of the fused schedule
-constexpr int64_t kMaxTiles = 16;           // pixels per tile: m*m at most
-constexpr int64_t kMaxPlaces = 36;          // t*t at most
+constexpr int64_t kPanel = 32;      // packed columns are rounded up to this on every ISA; every panel width divides it
+constexpr int64_t kLongest = 16;    // rows of transformed channels are rounded up to this: the longest vector
+constexpr int64_t kMaxTiles = 16;   // pixels per tile: m*m at most
+constexpr int64_t kMaxPlaces = 36;  // t*t at most
+
+// Bytes; measured, see docs/decisions/0002-winograd.md.
+constexpr int64_t kTeamWeights = 3 << 20;                      // transformed weights from which the team schedule is used
+constexpr int64_t kTeamSums = 1 << 20;                         // the same for the sums of backward-weights
+constexpr int64_t kFusedBlock = 640 << 10;                     // transformed tiles of a block of the fused schedule
+constexpr int64_t kFusedWeights = 560 << 10;                   // the same in backward-weights
+constexpr int64_t kTeamLeast = 6 << 20, kTeamMost = 24 << 20;  // transformed tiles of a block of the team schedule
 
 int size_of(Algorithm a) {
   return a == Algorithm::winograd4 ? 1 : 0;
@@ -55,13 +61,19 @@ struct Blocking {
 
 Blocking fused_blocking(const Correlation& g, int64_t width) {
   const int64_t tiles = max_of(12, min_of(96, kFusedBlock / (g.places() * (g.k + width) * 4) / 12 * 12));
-  return {tiles, g.k, skewed(tiles * g.k), width, skewed(tiles * width)};
+  const int64_t k = round_up(g.k, kLongest);
+  return {tiles, k, skewed(tiles * k), width, skewed(tiles * width)};
+}
+
+// A block of the team passes all weights (or all sums) through the cache once: it should hold as many floats as they do, where it can.
+int64_t team_tiles(const Correlation& g) {
+  const int64_t c = round_up(g.c, kPanel), tile = g.places() * (g.k + c) * 4;
+  return round_up(max_of(kTeamLeast / tile, min_of(kTeamMost / tile, g.k * c / (g.k + c))), 24);
 }
 
 Blocking team_blocking(const Correlation& g) {
-  const int64_t c = round_up(g.c, kPanel);
-  const int64_t tiles = max_of(24, min_of(1536, kTeamBlock / (g.places() * (g.k + c) * 4) / 24 * 24));
-  return {tiles, g.k, skewed(tiles * g.k), c, skewed(tiles * c)};
+  const int64_t c = round_up(g.c, kPanel), k = round_up(g.k, kLongest), tiles = min_of(team_tiles(g), 1536);
+  return {tiles, k, skewed(tiles * k), c, skewed(tiles * c)};
 }
 
 struct Tile {
@@ -72,16 +84,16 @@ Tile tile_at(const Correlation& g, int64_t index) {
   return {index / per_image, rest / g.tiles_w() * g.m(), rest % g.tiles_w() * g.m()};
 }
 
-// Pointers to the extent x extent pixels of `picture` (h x w) from (top, left) on; `outside` stands for the pixels that are not there.
-void pixels(const Tensor& picture, int64_t h, int64_t w, int64_t image, int64_t top, int64_t left, int64_t extent, float* outside,
-            float** out) {
-  float* base = picture.f32() + image * picture.strides[0];
-  for (int64_t i = 0; i < extent; ++i)
-    for (int64_t j = 0; j < extent; ++j) {
-      const int64_t y = top + i, x = left + j;
-      const bool inside = y >= 0 && y < h && x >= 0 && x < w;
-      *out++ = inside ? base + y * picture.strides[1] + x * picture.strides[2] : outside;
-    }
+// Pointers to channel `channel` of the extent x extent pixels of `picture` (h x w) from (top, left) on; `outside` stands for the pixels
+// that are not there.
+void pixels(const Tensor& picture, int64_t h, int64_t w, int64_t image, int64_t top, int64_t left, int64_t extent, int64_t channel,
+            float* outside, float** out) {
+  const int64_t row = picture.strides[1], column = picture.strides[2];
+  float* first = picture.f32() + image * picture.strides[0] + top * row + left * column + channel;
+  const bool whole = top >= 0 && left >= 0 && top + extent <= h && left + extent <= w;
+  for (int64_t i = 0; i < extent; ++i, first += row)
+    for (int64_t j = 0; j < extent; ++j)
+      *out++ = whole || (top + i >= 0 && top + i < h && left + j >= 0 && left + j < w) ? first + j * column : outside;
 }
 
 struct Scratch {
@@ -93,24 +105,19 @@ struct Scratch {
   }
 };
 
-void transform_input(const Kernels& kernels, const Correlation& g, const Tensor& in, int64_t tile, float* zeros, float* v, int64_t place) {
+void transform_input(const Kernels& kernels, const Correlation& g, const Tensor& in, int64_t tile, float* zeros, const WinogradPlaces& to) {
   const Tile at = tile_at(g, tile);
   float* d[kMaxPlaces];
-  pixels(in, g.ih, g.iw, at.image, at.y - g.pad_top, at.x - g.pad_left, g.t(), zeros, d);
-  kernels.winograd->input[g.size](d, v, place, g.k);
+  pixels(in, g.ih, g.iw, at.image, at.y - g.pad_top, at.x - g.pad_left, g.t(), 0, zeros, d);
+  kernels.winograd->input[g.size](d, to, g.k);
 }
 
 void transform_output(const Kernels& kernels, const Correlation& g, const Tensor& out, const ConvEpilogueOperands& epilogue, int64_t tile,
                       const float* m, int64_t place, int64_t channel, int64_t channels) {
   const Tile at = tile_at(g, tile);
   float *y[kMaxTiles], *residual[kMaxTiles];
-  pixels(out, g.oh, g.ow, at.image, at.y, at.x, g.m(), nullptr, y);
-  if (epilogue.residual) pixels(*epilogue.residual, g.oh, g.ow, at.image, at.y, at.x, g.m(), nullptr, residual);
-  for (int64_t p = 0; p < g.m() * g.m(); ++p)
-    if (y[p]) {
-      y[p] += channel;
-      if (epilogue.residual) residual[p] += channel;
-    }
+  pixels(out, g.oh, g.ow, at.image, at.y, at.x, g.m(), channel, nullptr, y);
+  if (epilogue.residual) pixels(*epilogue.residual, g.oh, g.ow, at.image, at.y, at.x, g.m(), channel, nullptr, residual);
   WinogradOutput to;
   to.y = y;
   to.bias = epilogue.bias ? epilogue.bias + channel : nullptr;
@@ -166,7 +173,7 @@ void correlate_fused(const Run& run, const Kernels& kernels, const Correlation& 
     const int64_t rows = block.size();
     row_pointers(v, rows, b.v_row, v_rows);
     row_pointers(m, rows, b.u_row, m_rows);
-    for (int64_t r = 0; r < rows; ++r) transform_input(kernels, g, in, block.begin + r, zeros, v_rows[r], b.v_place);
+    for (int64_t r = 0; r < rows; ++r) transform_input(kernels, g, in, block.begin + r, zeros, {v_rows[r], b.v_place, brgemm.width});
     for (int64_t column = 0; column < g.c; column += width) {
       const int64_t columns = min_of(width, g.c - column);
       for (int64_t place = 0; place < g.places(); ++place)
@@ -196,7 +203,9 @@ void correlate_team(const Run& run, const Kernels& kernels, const Correlation& g
   const int64_t column_block = 4 * kPanel, column_blocks = div_up(g.c, column_block);
   for (int64_t first = 0; first < g.tiles(); first += b.tiles) {
     const int64_t rows = min_of(b.tiles, g.tiles() - first);
-    parallel_for(run, rows, 1e9, [&](int64_t r, int) { transform_input(kernels, g, in, first + r, zeros, v_rows[r], b.v_place); });
+    parallel_for(run, rows, 1e9, [&](int64_t r, int) {
+      transform_input(kernels, g, in, first + r, zeros, {v_rows[r], b.v_place, brgemm.width});
+    });
     parallel_for(run, g.places() * column_blocks, 1e9, [&](int64_t task, int) {
       const int64_t place = task / column_blocks, column = task % column_blocks * column_block;
       product(brgemm, g, rows, v_rows, place * b.v_place, packed, place, column, min_of(column_block, g.c - column), m_rows,
@@ -221,21 +230,70 @@ void correlate(const Run& run, const Kernels& kernels, const Correlation& g, con
 
 // --- backward-weights ---------------------------------------------------------------------------------------------------------------
 
-// Transformed dy lies in panels, [place][panel][tile][width]: it is the B operand.
+// Both transformed operands lie in panels, [place][panel][tile][width]. Fused: each part of the tiles has sums of its own, and a thread
+// takes it in blocks that stay in its cache. Team: all threads share a large block and one set of sums.
 struct WeightsBlocking {
-  int64_t tiles, v_place, z_place, s_place;
+  bool team;
+  int64_t parts, tiles;               // tiles per block
+  int64_t v_place, z_place, s_place;  // floats between places
 };
 
 WeightsBlocking weights_blocking(const Correlation& g) {
-  const int64_t c = round_up(g.c, kPanel);
-  const int64_t tiles = max_of(64, min_of(1024, kTeamBlock / (g.places() * (g.k + c) * 4) / 64 * 64));
-  return {tiles, skewed(tiles * g.k), skewed(tiles * c), g.k * c};
+  const int64_t k = round_up(g.k, kPanel), c = round_up(g.c, kPanel), pair = g.places() * (k + c) * 4, sums = g.places() * g.k * c * 4;
+  const bool team = sums > kTeamSums;
+  const int64_t tiles = team ? team_tiles(g) : max_of(16, kFusedWeights / pair / 8 * 8);
+  const int64_t parts = team ? 1 : max_of(1, min_of(16, g.tiles() / (4 * tiles)));
+  return {team, parts, tiles, skewed(tiles * k), skewed(tiles * c), g.k * c};
 }
 
-int64_t weights_floats(const Correlation& g) {
-  const WeightsBlocking b = weights_blocking(g);
-  return g.places() * (b.v_place + b.z_place + b.s_place) + max_of(g.k, round_up(g.c, kPanel)) + 64;
+// Floats of the blocks of one thread (or of the team).
+int64_t weights_block_floats(const Correlation& g, const WeightsBlocking& b) {
+  return g.places() * (b.v_place + b.z_place);
 }
+
+int64_t weights_floats(const Correlation& g, int threads) {
+  const WeightsBlocking b = weights_blocking(g);
+  return (b.team ? 1 : threads) * weights_block_floats(g, b) + b.parts * g.places() * b.s_place + max_of(g.k, g.c) + 64;
+}
+
+struct WeightsOperands {
+  const Correlation& g;
+  const WeightsBlocking& b;
+  const Tensor &x, &dy;
+  float* zeros;
+
+  void transform(const Kernels& kernels, int64_t tile, float* v, float* z) const {
+    const int64_t panel = b.tiles * kernels.brgemm->width;
+    transform_input(kernels, g, x, tile, zeros, {v, b.v_place, panel});
+    const Tile at = tile_at(g, tile);
+    float* d[kMaxTiles];
+    pixels(dy, g.oh, g.ow, at.image, at.y, at.x, g.m(), 0, zeros, d);
+    kernels.winograd->output_bwd[g.size](d, {z, b.z_place, panel}, g.c);
+  }
+
+  // sums[row][column] (+)= Σ_tiles v[row] z[column] of one place, rows and columns in the ranges.
+  void multiply(const BrgemmKernels& brgemm, int64_t place, Range rows, Range columns, int64_t tiles, const float* v, const float* z,
+                float* sums, bool accumulate) const {
+    const int64_t width = brgemm.width, panel = b.tiles * width, c = round_up(g.c, kPanel);
+    for (int64_t row = rows.begin; row < rows.end; row += width) {
+      const BrgemmSegment segment{v + place * b.v_place + row / width * panel, z + place * b.z_place + columns.begin / width * panel,
+                                  tiles};
+      float* to[kPanel];
+      BrgemmTransposedArgs args;
+      args.m = min_of(width, rows.end - row);
+      args.n = columns.size();
+      args.count = 1;
+      args.segments = &segment;
+      args.a_stride = width;
+      args.b_stride = width;
+      args.b_panel = panel;
+      row_pointers(sums + place * b.s_place + row * c + columns.begin, args.m, c, to);
+      args.out.c = to;
+      args.out.accumulate = accumulate;
+      brgemm.run_transposed(args);
+    }
+  }
+};
 
 }  // namespace
 
@@ -261,7 +319,7 @@ void winograd_choose(const ConvShape& s, ConvDirection direction, Algorithm algo
   choice->algorithm = algorithm;
   snprintf(choice->kernel, sizeof choice->kernel, "F(%dx%d,3x3) on brgemm %s", int(g.m()), int(g.m()), kernels.brgemm->tile);
   if (direction == ConvDirection::bwd_weights) {
-    choice->workspace = weights_floats(g) * 4;
+    choice->workspace = weights_floats(g, threads) * 4;
     snprintf(choice->blocking, sizeof choice->blocking, "%lld tiles, blocks of %lld", (long long)g.tiles(),
              (long long)weights_blocking(g).tiles);
     return;
@@ -322,57 +380,46 @@ void winograd_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& 
 void winograd_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, Algorithm algorithm, const Tensor& x,
                           const Tensor& dy, float* dw) {
   const Correlation g = correlation(s, ConvDirection::bwd_weights, algorithm);
-  const BrgemmKernels& brgemm = *kernels.brgemm;
-  const WinogradKernels& winograd = *kernels.winograd;
   const WeightsBlocking b = weights_blocking(g);
-  const int64_t width = brgemm.width, columns = round_up(g.c, kPanel);
+  const BrgemmKernels& brgemm = *kernels.brgemm;
+  const int64_t columns = round_up(g.c, kPanel), block_floats = weights_block_floats(g, b), sum_floats = g.places() * b.s_place;
   Scratch memory{run.workspace};
-  float* v = memory.floats(g.places() * b.v_place);
-  float* z = memory.floats(g.places() * b.z_place);
-  float* sums = memory.floats(g.places() * b.s_place);
-  float* zeros = memory.floats(max_of(g.k, columns));
-  memset(zeros, 0, size_t(max_of(g.k, columns)) * 4);
+  float* sums = memory.floats(b.parts * sum_floats);
+  float* zeros = memory.floats(max_of(g.k, g.c));
+  float* blocks = memory.floats(0);
+  memset(zeros, 0, size_t(max_of(g.k, g.c)) * 4);
+  const WeightsOperands operands{g, b, x, dy, zeros};
 
-  const int64_t z_panel = b.tiles * width;
-  const int64_t row_block = 48, row_blocks = div_up(g.k, row_block), column_block = 4 * kPanel, column_blocks = div_up(g.c, column_block);
-  for (int64_t first = 0; first < g.tiles(); first += b.tiles) {
-    const int64_t tiles = min_of(b.tiles, g.tiles() - first);
-    parallel_for(run, tiles, 1e9, [&](int64_t r, int) {
-      transform_input(kernels, g, x, first + r, zeros, v + r * g.k, b.v_place);
-      const Tile at = tile_at(g, first + r);
-      float* pixel[kMaxTiles];
-      pixels(dy, g.oh, g.ow, at.image, at.y, at.x, g.m(), nullptr, pixel);
-      for (int64_t o = 0; o < g.c; o += width) {
-        const int64_t there = min_of(width, g.c - o);
-        const float* d[kMaxTiles];
-        for (int64_t p = 0; p < g.m() * g.m(); ++p) d[p] = pixel[p] ? pixel[p] + o : zeros;
-        float* to = z + o / width * z_panel + r * width;
-        winograd.output_bwd[g.size](d, to, b.z_place, there);
-        if (there < width)
-          for (int64_t e = 0; e < g.places(); ++e) memset(to + e * b.z_place + there, 0, size_t(width - there) * 4);
+  if (b.team) {
+    float *v = blocks, *z = v + g.places() * b.v_place;
+    const int64_t row_block = 2 * kPanel, row_blocks = div_up(g.k, row_block), column_block = 4 * kPanel,
+                  column_blocks = div_up(g.c, column_block);
+    for (int64_t first = 0; first < g.tiles(); first += b.tiles) {
+      const int64_t tiles = min_of(b.tiles, g.tiles() - first);
+      parallel_for(run, tiles, 1e9,
+                   [&](int64_t r, int) { operands.transform(kernels, first + r, v + r * brgemm.width, z + r * brgemm.width); });
+      parallel_for(run, g.places() * row_blocks * column_blocks, 1e9, [&](int64_t task, int) {
+        const int64_t column = task % column_blocks * column_block, row = task / column_blocks % row_blocks * row_block;
+        operands.multiply(brgemm, task / (column_blocks * row_blocks), {row, min_of(row + row_block, g.k)},
+                          {column, min_of(column + column_block, g.c)}, tiles, v, z, sums, first > 0);
+      });
+    }
+  } else {
+    parallel_for(run, b.parts, 1e9, [&](int64_t part, int thread) {
+      float *v = blocks + thread * block_floats, *z = v + g.places() * b.v_place;
+      const Range mine = piece(g.tiles(), b.parts, part);
+      for (int64_t first = mine.begin; first < mine.end; first += b.tiles) {
+        const int64_t tiles = min_of(b.tiles, mine.end - first);
+        for (int64_t r = 0; r < tiles; ++r) operands.transform(kernels, first + r, v + r * brgemm.width, z + r * brgemm.width);
+        for (int64_t place = 0; place < g.places(); ++place)
+          operands.multiply(brgemm, place, {0, g.k}, {0, g.c}, tiles, v, z, sums + part * sum_floats, first > mine.begin);
       }
     });
-    parallel_for(run, g.places() * row_blocks * column_blocks, 1e9, [&](int64_t task, int) {
-      const int64_t column = task % column_blocks * column_block, row = task / column_blocks % row_blocks * row_block,
-                    place = task / (column_blocks * row_blocks);
-      const BrgemmSegment segment{v + place * b.v_place + row, z + place * b.z_place + column / width * z_panel, tiles};
-      float* c[row_block];
-      BrgemmTransposedArgs args;
-      args.m = min_of(row_block, g.k - row);
-      args.n = min_of(column_block, g.c - column);
-      args.count = 1;
-      args.segments = &segment;
-      args.a_stride = g.k;
-      args.b_stride = width;
-      args.b_panel = z_panel;
-      row_pointers(sums + place * b.s_place + row * columns + column, args.m, columns, c);
-      args.out.c = c;
-      args.out.accumulate = first > 0;
-      brgemm.run_transposed(args);
-    });
+    if (b.parts > 1) combine_parts(run, kernels, b.parts - 1, sum_floats, sums + sum_floats, sums, true);
   }
-  parallel_for(run, g.k, double(g.places() * g.k * g.c),
-               [&](int64_t i, int) { winograd.weights_bwd[g.size](sums + i * columns, b.s_place, dw + i * s.oc, s.ic * s.oc, g.c); });
+  parallel_for(run, g.k, double(g.places() * g.k * g.c), [&](int64_t i, int) {
+    kernels.winograd->weights_bwd[g.size](sums + i * columns, b.s_place, dw + i * s.oc, s.ic * s.oc, g.c);
+  });
 }
 
 }  // namespace wl

@@ -5,6 +5,8 @@ namespace wl {
 namespace ref {
 namespace {
 
+constexpr int kWidth = 8;  // columns of a panel, as brgemm's
+
 // The matrices of one size, made from the interpolation points: Bt's rows hold the coefficients of the polynomials that vanish at all other
 // points, At's columns and G's rows the powers of the point (G's divided by the product of its distances to the others); the last one is ∞.
 struct Matrices {
@@ -53,15 +55,19 @@ void both_axes(int rows, int cols, T t, const double* in, double* out) {
     }
 }
 
+float& element(const WinogradPlaces& to, int64_t e, int64_t c) {
+  return to.v[e * to.stride + c / kWidth * to.panel + c % kWidth];
+}
+
 template <int size>
-void input(const float* const* d, float* v, int64_t stride, int64_t channels) {
+void input(const float* const* d, const WinogradPlaces& to, int64_t channels) {
   const Matrices f = matrices(size);
   for (int64_t c = 0; c < channels; ++c) {
     double in[36], out[36];
     for (int p = 0; p < f.t * f.t; ++p) in[p] = double(d[p][c]);
     both_axes(
         f.t, f.t, [&](int i, int j) { return f.bt[i][j]; }, in, out);
-    for (int e = 0; e < f.t * f.t; ++e) v[e * stride + c] = float(out[e]);
+    for (int e = 0; e < f.t * f.t; ++e) element(to, e, c) = float(out[e]);
   }
 }
 
@@ -94,14 +100,14 @@ void weights(const float* w, int64_t tap_stride, float* u, int64_t stride, int64
 }
 
 template <int size>
-void output_bwd(const float* const* dy, float* v, int64_t stride, int64_t channels) {
+void output_bwd(const float* const* dy, const WinogradPlaces& to, int64_t channels) {
   const Matrices f = matrices(size);
   for (int64_t c = 0; c < channels; ++c) {
     double in[16], out[36];
     for (int p = 0; p < f.m * f.m; ++p) in[p] = double(dy[p][c]);
     both_axes(
         f.t, f.m, [&](int i, int j) { return f.at[j][i]; }, in, out);
-    for (int e = 0; e < f.t * f.t; ++e) v[e * stride + c] = float(out[e]);
+    for (int e = 0; e < f.t * f.t; ++e) element(to, e, c) = float(out[e]);
   }
 }
 

@@ -2,9 +2,13 @@
 
 #include "simd/activation.h"
 
+#define WL_LAMBDA __attribute__((always_inline))  // a call per vector would pass its values through memory
+
 namespace wl {
 namespace WL_ISA {
 namespace {
+
+constexpr int kWidth = 2 * kLanes;  // columns of a panel, as brgemm's
 
 // Each struct is one size: its five one-dimensional transforms. A two-dimensional transform applies one along columns, then along rows.
 struct F2 {
@@ -94,53 +98,73 @@ struct F4 {
   }
 };
 
-// out (Out x Out) = T in (In x In) Tt, where `transform` takes In vectors to Out.
-template <int In, int Out, class Transform>
-WL_INLINE void both_axes(const f32v (&in)[In][In], f32v (&out)[Out][Out], Transform transform) {
-  f32v half[Out][In];  // columns done
+// T in Tt for an In x In matrix: transforms the columns, then the rows. get(e) reads element e of the matrix, put(e, v) takes element e of
+// the Out x Out result; both row-major. Between the two passes the matrix lies on the stack: it has more vectors than there are registers.
+template <int In, int Out, class Get, class Transform, class Put>
+WL_INLINE void both_axes(Get get, Transform transform, Put put) {
+  f32v half[Out][In];
 #pragma GCC unroll 8
   for (int x = 0; x < In; ++x) {
     f32v column[In], done[Out];
 #pragma GCC unroll 8
-    for (int y = 0; y < In; ++y) column[y] = in[y][x];
+    for (int y = 0; y < In; ++y) column[y] = get(y * In + x);
     transform(column, done);
 #pragma GCC unroll 8
     for (int y = 0; y < Out; ++y) half[y][x] = done[y];
   }
 #pragma GCC unroll 8
-  for (int y = 0; y < Out; ++y) transform(half[y], out[y]);
+  for (int y = 0; y < Out; ++y) {
+    f32v done[Out];
+    transform(half[y], done);
+#pragma GCC unroll 8
+    for (int x = 0; x < Out; ++x) put(y * Out + x, done[x]);
+  }
 }
 
 // Runs body(load_fn, store_fn, c) over the channels, whole vectors first and a masked one for the tail.
 template <class Body>
 WL_INLINE void over_channels(int64_t channels, Body body) {
   int64_t c = 0;
-  for (; c + kLanes <= channels; c += kLanes) body([](const float* p) { return load(p); }, [](float* p, f32v v) { store(p, v); }, c);
+  for (; c + kLanes <= channels; c += kLanes)
+    body([](const float* p) WL_LAMBDA { return load(p); }, [](float* p, f32v v) WL_LAMBDA { store(p, v); }, c);
   if (const int rest = int(channels - c))
-    body([rest](const float* p) { return load_partial(p, rest); }, [rest](float* p, f32v v) { store_partial(p, v, rest); }, c);
+    body([rest](const float* p) WL_LAMBDA { return load_partial(p, rest); },
+         [rest](float* p, f32v v) WL_LAMBDA { store_partial(p, v, rest); }, c);
+}
+
+// From pixels to places: In x In pixels of whole tiles, in panels, see WinogradPlaces.
+template <int In, int Out, class Transform>
+WL_INLINE void to_places(const float* const* d, const WinogradPlaces& to, int64_t channels, Transform transform) {
+  const int64_t stride = to.stride, panel = to.panel;
+  over_channels(channels, [=](auto get, auto, int64_t c) WL_LAMBDA {
+    float* v = to.v + c / kWidth * panel + c % kWidth;
+    both_axes<In, Out>([=](int p) WL_LAMBDA { return get(d[p] + c); }, transform,
+                       [=](int e, f32v y) WL_LAMBDA { store(v + e * stride, y); });
+  });
 }
 
 template <class F>
-void input(const float* const* d, float* v, int64_t stride, int64_t channels) {
-  over_channels(channels, [&](auto get, auto put, int64_t c) {
-    f32v in[F::kT][F::kT], out[F::kT][F::kT];
-    for (int p = 0; p < F::kT * F::kT; ++p) in[p / F::kT][p % F::kT] = get(d[p] + c);
-    both_axes(in, out, F::bt);
-    for (int e = 0; e < F::kT * F::kT; ++e) put(v + e * stride + c, out[e / F::kT][e % F::kT]);
-  });
+void input(const float* const* d, const WinogradPlaces& to, int64_t channels) {
+  to_places<F::kT, F::kT>(d, to, channels, F::bt);
+}
+
+template <class F>
+void output_bwd(const float* const* dy, const WinogradPlaces& to, int64_t channels) {
+  to_places<F::kM, F::kT>(dy, to, channels, F::a);
 }
 
 template <class F>
 void output(const float* m, int64_t stride, const WinogradOutput& to, int64_t channels) {
   const f32v alpha = set1(to.alpha), beta = set1(to.beta);
-  over_channels(channels, [&](auto get, auto put, int64_t c) {
-    f32v in[F::kT][F::kT], out[F::kM][F::kM];
-    for (int e = 0; e < F::kT * F::kT; ++e) in[e / F::kT][e % F::kT] = get(m + e * stride + c);
-    both_axes(in, out, F::at);
+  over_channels(channels, [=, &to](auto get, auto put, int64_t c) WL_LAMBDA {
+    const float* from = m + c;
     const f32v bias = to.bias ? get(to.bias + c) : zero();
+    f32v out[F::kM * F::kM];
+    both_axes<F::kT, F::kM>([=](int e) WL_LAMBDA { return get(from + e * stride); }, F::at,
+                            [&](int p, f32v y) WL_LAMBDA { out[p] = y + bias; });
     for (int p = 0; p < F::kM * F::kM; ++p) {
       if (!to.y[p]) continue;
-      f32v y = out[p / F::kM][p % F::kM] + bias;
+      f32v y = out[p];
       if (to.residual) y = y + get(to.residual[p] + c);
       put(to.y[p] + c, unary_apply(to.activation, y, alpha, beta));
     }
@@ -149,31 +173,17 @@ void output(const float* m, int64_t stride, const WinogradOutput& to, int64_t ch
 
 template <class F>
 void weights(const float* w, int64_t tap_stride, float* u, int64_t stride, int64_t channels) {
-  over_channels(channels, [&](auto get, auto put, int64_t c) {
-    f32v in[3][3], out[F::kT][F::kT];
-    for (int tap = 0; tap < 9; ++tap) in[tap / 3][tap % 3] = get(w + tap * tap_stride + c);
-    both_axes(in, out, F::g);
-    for (int e = 0; e < F::kT * F::kT; ++e) put(u + e * stride + c, out[e / F::kT][e % F::kT]);
-  });
-}
-
-template <class F>
-void output_bwd(const float* const* dy, float* v, int64_t stride, int64_t channels) {
-  over_channels(channels, [&](auto get, auto put, int64_t c) {
-    f32v in[F::kM][F::kM], out[F::kT][F::kT];
-    for (int p = 0; p < F::kM * F::kM; ++p) in[p / F::kM][p % F::kM] = get(dy[p] + c);
-    both_axes(in, out, F::a);
-    for (int e = 0; e < F::kT * F::kT; ++e) put(v + e * stride + c, out[e / F::kT][e % F::kT]);
+  over_channels(channels, [=](auto get, auto put, int64_t c) WL_LAMBDA {
+    both_axes<3, F::kT>([=](int tap) WL_LAMBDA { return get(w + tap * tap_stride + c); }, F::g,
+                        [=](int e, f32v y) WL_LAMBDA { put(u + e * stride + c, y); });
   });
 }
 
 template <class F>
 void weights_bwd(const float* s, int64_t stride, float* dw, int64_t tap_stride, int64_t channels) {
-  over_channels(channels, [&](auto get, auto put, int64_t c) {
-    f32v in[F::kT][F::kT], out[3][3];
-    for (int e = 0; e < F::kT * F::kT; ++e) in[e / F::kT][e % F::kT] = get(s + e * stride + c);
-    both_axes(in, out, F::gt);
-    for (int tap = 0; tap < 9; ++tap) put(dw + tap * tap_stride + c, out[tap / 3][tap % 3]);
+  over_channels(channels, [=](auto get, auto put, int64_t c) WL_LAMBDA {
+    both_axes<F::kT, 3>([=](int e) WL_LAMBDA { return get(s + e * stride + c); }, F::gt,
+                        [=](int tap, f32v y) WL_LAMBDA { put(dw + tap * tap_stride + c, y); });
   });
 }
 

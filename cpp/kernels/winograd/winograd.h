@@ -30,10 +30,17 @@ struct WinogradOutput {
   float alpha = 0, beta = 0;
 };
 
+// Where a transformed tile goes: place e of channel c to v[e*stride + (c / width)*panel + c % width], in panels as brgemm's, of its width.
+// Channels are stored in whole vectors, with zeros past the last: there must be room for round_up(channels, lanes).
+struct WinogradPlaces {
+  float* v;
+  int64_t stride, panel;
+};
+
 struct WinogradKernels {
-  // v[e*stride + c] = (Bt d B)[e], e in [0, t*t), c in [0, channels). d[p] points at the channels of pixel p (row-major t x t); pixels
-  // outside the image point at `channels` zeros. `v` does not overlap d.
-  void (*input[kWinogradSizes])(const float* const* d, float* v, int64_t stride, int64_t channels);
+  // to[e][c] = (Bt d B)[e], e in [0, t*t), c in [0, channels). d[p] points at the channels of pixel p (row-major t x t); pixels
+  // outside the image point at `channels` zeros. `to` does not overlap d.
+  void (*input[kWinogradSizes])(const float* const* d, const WinogradPlaces& to, int64_t channels);
 
   // tile[p][c] = (At M A)[p] with M[e] = m[e*stride + c], p in [0, m*m) row-major.
   void (*output[kWinogradSizes])(const float* m, int64_t stride, const WinogradOutput& out, int64_t channels);
@@ -41,8 +48,8 @@ struct WinogradKernels {
   // u[e*stride + c] = (G g Gt)[e] with g[tap] = w[tap*tap_stride + c], tap in [0, 9) row-major.
   void (*weights[kWinogradSizes])(const float* w, int64_t tap_stride, float* u, int64_t stride, int64_t channels);
 
-  // v[e*stride + c] = (A dy At)[e]; dy[p] points at the channels of pixel p (row-major m x m), zeros outside the image.
-  void (*output_bwd[kWinogradSizes])(const float* const* dy, float* v, int64_t stride, int64_t channels);
+  // to[e][c] = (A dy At)[e]; dy[p] points at the channels of pixel p (row-major m x m), zeros outside the image.
+  void (*output_bwd[kWinogradSizes])(const float* const* dy, const WinogradPlaces& to, int64_t channels);
 
   // dw[tap*tap_stride + c] = (Gt S G)[tap] with S[e] = s[e*stride + c].
   void (*weights_bwd[kWinogradSizes])(const float* s, int64_t stride, float* dw, int64_t tap_stride, int64_t channels);
