@@ -1,9 +1,9 @@
-"""What a program will do and what it will take, before anything runs: ``plan`` and ``explain``."""
+"""What a program will do, the memory and the time it will take, before anything runs: ``plan`` and ``explain``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wiesel.graph.ir import BATCH, Type
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetPlan:
-    """The memory of one program of a net. All figures are bytes."""
+    """The memory of one program of a net, in bytes, and the time of a run, in seconds."""
 
     n: int
     """The planned batch: any smaller one runs in the same memory."""
@@ -33,6 +33,26 @@ class NetPlan:
     optimizer: int
     tensors: tuple[PlannedTensor, ...]
     """What lies where in the arena, and from which step to which."""
+    compiled: Compiled = field(repr=False, compare=False)
+    """The program itself; it is on no memory yet."""
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds of a run: a training step, or inference on the batch. Steps of ``prepare`` do not count (S-37).
+
+        A roofline per step with the figures of ``wl.machine()``, which are measured when this is first asked for; within about a fifth on a
+        machine that does nothing else (docs/decisions/0005-predicted-time.md). Nothing is chosen by it.
+
+        >>> import wiesel as wl
+        >>> from wiesel import nn
+        >>> few, many = (wl.plan(nn.Conv2d(k, 3), (32, 64, 64, 16), training=False).seconds for k in (16, 64))
+        >>> few < many
+        True
+        """
+        from wiesel.predict import predicted_seconds
+        from wiesel.probe import machine
+
+        return predicted_seconds([step for step in self.compiled.steps(self.n) if step["entry"] != "prepare"], machine())
 
     @property
     def memory(self) -> int:
@@ -84,7 +104,7 @@ def plan(
     optimizer: optim.Optimizer | None = None,
     input_dtype: str = "f32",
 ) -> NetPlan:
-    """The memory of running ``net`` on batches of ``input_shape`` (with the batch axis), or of training it; nothing is run.
+    """Memory and time of running ``net`` on batches of ``input_shape`` (with the batch axis), or of training it; nothing is run.
 
     An unbuilt net is built. For training the loss (targets: class numbers for "cross_entropy" and "hinge", else floats like the
     outputs) and optimizer count too; by default cross-entropy and SGD with momentum.
@@ -106,6 +126,7 @@ def plan(
         states=memory["state"],
         optimizer=memory["opt"],
         tensors=compiled.plan.tensors,
+        compiled=compiled,
     )
 
 

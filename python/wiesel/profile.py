@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from wiesel.train import Trainer
 
 _NOTE = (
-    "GFLOP/s by the direct formula, so Winograd may exceed the peak; bytes are those of the operands, each once, so steps that work in "
-    "cache may exceed the memory's bandwidth."
+    "GFLOP/s by the direct formula, so Winograd may exceed the peak; bytes are those of the operands, each once,\n"
+    "so steps that work in cache may exceed the memory's bandwidth."
 )
 
 

@@ -201,11 +201,19 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_bench_prints_rates_and_step_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--nets", "lenet5", "--seconds", "0.05", "--json", str(tmp_path / "b.json")]) == 0
-    assert "trace to emit" in capsys.readouterr().out
+    """O-25, O-19: rates of the machine, compile and step times, LeNet-5 beside its kernels, the profile, trace and picture."""
+    options = ["--nets", "lenet5", "--seconds", "0.05", "--json", "b.json", "--trace", "t.json", "--roofline", "r.png"]
+    assert main(["bench", *(str(tmp_path / o) if "." in o and o[0] in "btr" else o for o in options)]) == 0
+    out = capsys.readouterr().out
+    for part in ("GFLOP/s, memory", "from trace to program", "step/kernels", "predicted ms", "(O-19)", "inference, batch 1", "sgd_update"):
+        assert part in out
     found = json.loads((tmp_path / "b.json").read_text())
-    assert found["nets"]["lenet5"]["step_ms"] > 0
-    assert all(value > 0 for value in found["peaks"].values())
+    assert found["machine"]["flops"] > 0
+    assert all(value > 0 for value in found["nets"]["lenet5"].values())
+    assert set(found["compile_ms"]) == {"lenet5", "resnet50"}
+    assert all(row["ms"] > 0 and row["ratio"] > 0 for row in found["overheads"].values())
+    assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert (tmp_path / "r.png").stat().st_size > 0
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def test_chrome_trace_loads(training: Profile, tmp_path: Path) -> None:
     events = [event for event in found["traceEvents"] if event["ph"] == "X"]
     assert [event["name"] for event in events] == [f"{row.opcode} {row.path}".strip() for row in training.rows]
     assert all(event.keys() >= {"name", "cat", "ts", "dur", "pid", "tid", "args"} for event in events)
-    for event, after in zip(events, events[1:], strict=False):
+    for event, after in itertools.pairwise(events):
         assert event["ts"] + event["dur"] == pytest.approx(after["ts"])
     assert sum(event["dur"] for event in events) == pytest.approx(1e6 * training.total)
 

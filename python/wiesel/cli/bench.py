@@ -1,8 +1,9 @@
-"""``wiesel bench``: what this machine can do, and how close training comes."""
+"""``wiesel bench``: what this machine can do, and how close training comes, net by net and step by step (O-25)."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 import wiesel as wl
-from wiesel import models, ops, optim
-from wiesel.summary import summarize
+from wiesel import models, nn, optim
+from wiesel.planning import compile_for
+from wiesel.profile import Profile
 
 _CASES: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
     "lenet5": ((28, 28, 1), 64, {"padding": 2}),
@@ -25,73 +27,132 @@ _CASES: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
     "resnet18-32": ((32, 32, 3), 64, {}),
 }
 
+_COMPILED = {"lenet5": ((28, 28, 1), 64, {"padding": 2}, 20.0), "resnet50": ((224, 224, 3), 32, {}, 300.0)}
+"""Nets whose time from trace to program is shown, each with its limit in milliseconds."""
+
+_OVERHEADS = (("training step, batch 64", 64, True, 1.25), ("training step, batch 1", 1, True, 2.0), ("inference, batch 1", 1, False, 2.0))
+"""LeNet-5: what, batch, training or not, and how many times the sum of its kernels it may take (O-19)."""
+
+_COLUMNS = (
+    "batch", "step ms", "images/s", "GFLOP/s", "% peak", "kernels ms", "step/kernels", "predicted ms", "step/predicted", "combining",
+)  # fmt: skip
+_NOTE = (
+    "kernels: the sum of the steps' own times. predicted: wl.plan(...).seconds.\n"
+    "combining: adding up partial sums in their fixed order, share of the kernels' time. All are medians."
+)
+
 
 def bench(options: argparse.Namespace) -> int:
-    """Prints peaks, compile times and step times; with ``--json`` writes them too."""
+    """Prints rates of the machine, compile times, step times, overheads and a profile; with ``--json`` writes them too."""
     names = options.nets.split(",")
-    unknown = [name for name in names if name not in _CASES]
+    profiled = options.profile or names[0]
+    unknown = [name for name in (*names, profiled) if name not in _CASES]
     if unknown:
         raise ValueError(f"no benchmark of {', '.join(unknown)}; known: {', '.join(_CASES)}")
-    results: dict[str, Any] = {"isa": wl.isa(), "threads": wl.num_threads(), "version": wl.__version__}
-    results["peaks"] = peaks()
-    print(f"{results['threads']} threads, {results['isa']}")
-    for name, value in results["peaks"].items():
-        print(f"  {name:<40} {value:8.1f}")
-    print(f"\n{'net':<14} {'batch':>5}  {'trace to emit ms':>16}  {'step ms':>9}  {'images/s':>9}  {'GFLOP/s':>8}  {'% of peak':>9}")
-    results["nets"] = {}
-    peak = max(value for name, value in results["peaks"].items() if name.endswith("GFLOP/s"))
-    for name in names:
-        figures = step_time(name, options.seconds)
-        figures["share_of_peak"] = figures["gflops"] / peak
+    machine = wl.machine()
+    print(machine)
+    results: dict[str, Any] = {"version": wl.__version__, "machine": dataclasses.asdict(machine), "compile_ms": {}, "nets": {}}
+
+    print("\nfrom trace to program")
+    for name, (shape, batch, builder_options, limit) in _COMPILED.items():
+        took = results["compile_ms"][name] = compile_ms(name, shape, batch, builder_options)
+        print(f"  {name:<12} {took:8.1f} ms   (limit {limit:.0f})", flush=True)
+
+    print("\n" + f"{'net':<12}  " + "  ".join(f"{title:>{_width(title)}}" for title in _COLUMNS))
+    profiles: dict[str, Profile] = {}
+    for name in dict.fromkeys((*names, profiled)):
+        figures, profiles[name] = training_figures(name, options.seconds)
         results["nets"][name] = figures
-        columns = (
-            figures["compile_ms"],
-            figures["step_ms"],
-            figures["images_per_second"],
-            figures["gflops"],
-            100 * figures["share_of_peak"],
-        )
-        print(f"{name:<14} {figures['batch']:>5}  " + "{:>16.1f}  {:>9.2f}  {:>9.0f}  {:>8.1f}  {:>9.0f}".format(*columns), flush=True)
-    print("\nGFLOP/s of a step: three times the forward multiply-adds, by the direct formula whatever the algorithm.")
+        cells = _cells(figures, machine.flops)
+        print(f"{name:<12}  " + "  ".join(f"{cell:>{_width(title)}}" for cell, title in zip(cells, _COLUMNS, strict=True)), flush=True)
+    print(_NOTE)
+
+    print("\nLeNet-5 against the sum of its kernels (O-19)")
+    results["overheads"] = {}
+    for what, batch, training, limit in _OVERHEADS:
+        figures = results["overheads"][what] = overhead(batch, training=training, seconds=options.seconds / 2)
+        times = f"{figures['ms']:8.4f} ms, kernels {figures['kernels_ms']:8.4f} ms: {figures['ratio']:.2f}"
+        print(f"  {what:<24} {times}   (limit {limit:.2f})", flush=True)
+
+    profile = profiles[profiled]
+    print(f"\n{profiled}, training step\n{profile}")
+    if options.trace is not None:
+        profile.chrome_trace(options.trace)
+    if options.roofline is not None:
+        profile.roofline(options.roofline)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0
 
 
-def peaks() -> dict[str, float]:
-    """The best rates that the library's own kernels reach: multiply-adds in a product whose operands stay in cache, bytes in a copy."""
-    rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal((768, 768), dtype=np.float32) for _ in range(2))
-    seconds = _fastest(lambda: ops.matmul(a, b), 0.5)
-    found = {"product of 768 x 768 matrices, GFLOP/s": 2 * 768**3 / seconds / 1e9}
-    large = rng.standard_normal((16, 1 << 20), dtype=np.float32)
-    found["ReLU of 64 MB, read and written, GB/s"] = 2 * large.nbytes / _fastest(lambda: ops.relu(large), 0.5) / 1e9
-    return found
+def compile_ms(name: str, shape: tuple[int, ...], batch: int, builder_options: dict[str, Any]) -> float:
+    """Milliseconds from tracing a net's training step to its verified program; the best of three, for the first one imports."""
+    net = models.create(name, **builder_options).build(shape, seed=0)
+
+    def compile_once() -> None:
+        compiled, _ = compile_for(net, [(batch, *shape)], training=True)
+        assert compiled.program.batch == batch
+
+    return 1000 * min(_times(compile_once, 0.0))
 
 
-def step_time(name: str, seconds: float) -> dict[str, float]:
-    """Time from trace to program and of a training step (SGD with momentum, cross-entropy), on random pictures."""
+def training_figures(name: str, seconds: float) -> tuple[dict[str, float], Profile]:
+    """A training step (SGD with momentum, cross-entropy) on random pictures: measured, by its kernels, and predicted."""
     shape, batch, builder_options = _CASES[name]
-    net = models.create(name, **builder_options)
-    net.build(shape, seed=0)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, *shape), dtype=np.float32)
-    y = rng.integers(0, 2, batch)
-    trainer = wl.Trainer(net, optimizer=optim.SGD(0.01, momentum=0.9))
-    start = time.perf_counter()
-    trainer.step(x, y)
-    first = time.perf_counter() - start
-    trainer.step(x, y)
-    times = _times(lambda: trainer.step(x, y), seconds)
-    step = statistics.median(times)
-    flops = 6 * summarize(net, shape).macs * batch
-    return {
+    net = models.create(name, **builder_options).build(shape, seed=0)
+    trainer, x, y = _training(net, shape, batch)
+    step = _median(lambda: trainer.step(x, y), seconds)
+    profile = trainer.profile(x, y, runs=int(min(max(seconds / step, 3), 50)))
+    kernels = profile.total
+    figures = {
         "batch": batch,
-        "compile_ms": 1000 * max(first - step, 0.0),
         "step_ms": 1000 * step,
         "images_per_second": batch / step,
-        "gflops": flops / step / 1e9,
+        "gflops": sum(row.flops for row in profile.rows) / step / 1e9,
+        "kernels_ms": 1000 * kernels,
+        "predicted_ms": 1000 * wl.plan(net, (batch, *shape), training=True).seconds,
+        "combining": profile.combining / kernels,
     }
+    return figures, profile
+
+
+def overhead(batch: int, *, training: bool, seconds: float) -> dict[str, float]:
+    """LeNet-5: a call from Python beside the sum of its kernels."""
+    shape, _, builder_options = _CASES["lenet5"]
+    net = models.create("lenet5", **builder_options).build(shape, seed=0)
+    trainer, x, y = _training(net, shape, batch)
+    run: Callable[[], object] = (lambda: trainer.step(x, y)) if training else (lambda: net(x))
+    whole = _median(run, seconds)
+    runs = int(min(max(seconds / whole, 3), 1000))
+    kernels = (trainer.profile(x, y, runs=runs) if training else net.profile(x, runs=runs)).total
+    return {"ms": 1000 * whole, "kernels_ms": 1000 * kernels, "ratio": whole / kernels}
+
+
+def _cells(figures: dict[str, float], peak: float) -> tuple[str, ...]:
+    return (
+        f"{figures['batch']}",
+        f"{figures['step_ms']:.2f}",
+        f"{figures['images_per_second']:.0f}",
+        f"{figures['gflops']:.1f}",
+        f"{100e9 * figures['gflops'] / peak:.0f}",
+        f"{figures['kernels_ms']:.2f}",
+        f"{figures['step_ms'] / figures['kernels_ms']:.2f}",
+        f"{figures['predicted_ms']:.2f}",
+        f"{figures['step_ms'] / figures['predicted_ms']:.2f}",
+        f"{figures['combining']:.1%}",
+    )
+
+
+def _training(net: nn.Module, shape: tuple[int, ...], batch: int) -> tuple[wl.Trainer, Any, Any]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, *shape), dtype=np.float32)
+    return wl.Trainer(net, optimizer=optim.SGD(0.01, momentum=0.9)), x, rng.integers(0, 2, batch)
+
+
+def _median(run: Callable[[], object], seconds: float) -> float:
+    run()
+    run()
+    return statistics.median(_times(run, seconds))
 
 
 def _times(run: Callable[[], object], seconds: float) -> list[float]:
@@ -104,6 +165,5 @@ def _times(run: Callable[[], object], seconds: float) -> list[float]:
     return times
 
 
-def _fastest(run: Callable[[], object], seconds: float) -> float:
-    run()
-    return min(_times(run, seconds))
+def _width(title: str) -> int:
+    return max(len(title), 8)

@@ -83,10 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         else:
             about.add_argument("--training", action="store_true", help="the training step")
 
-    bench = command("bench", "bench", "Peaks of this machine, time from trace to program, step times of nets.")
+    bench = command("bench", "bench", "Rates of this machine, time from trace to program, step times and overheads of nets, a profile.")
     bench.add_argument("--nets", default="lenet5,mnist,resnet18-32", help="comma-separated (default: %(default)s)")
     bench.add_argument("--seconds", type=float, default=2.0, help="for each net's steps (default: %(default)s)")
+    bench.add_argument("--profile", metavar="NET", help="whose training step is shown step by step (default: the first of --nets)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    bench.add_argument("--trace", type=Path, metavar="FILE", help="write the profile for chrome://tracing or ui.perfetto.dev")
+    bench.add_argument("--roofline", type=Path, metavar="FILE", help="draw the profile under the machine's roofs")
     return parser
 
 
