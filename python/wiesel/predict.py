@@ -16,32 +16,41 @@ if TYPE_CHECKING:
 Step = Mapping[str, Any]
 """A step as ``Compiled.steps`` tells it."""
 
-_START = 1.5e-6
+_START = 2e-6
 """Seconds to begin a step and to hand out its work."""
 
 _EFFICIENCY = {
-    "conv_fwd direct": 0.78,
-    "conv_bwd_data direct": 0.75,
-    "conv_bwd_weights direct": 0.62,
-    "conv_fwd planar": 0.22,
-    "conv_bwd_data planar": 0.25,
-    "conv_bwd_weights planar": 0.20,
-    "conv_fwd winograd": 0.585,
-    "conv_bwd_data winograd": 0.585,
-    "conv_bwd_weights winograd": 0.37,
-    "matmul direct": 0.55,
+    "conv_fwd direct": 0.72,
+    "conv_bwd_data direct": 0.70,
+    "conv_bwd_weights direct": 0.54,
+    "conv_fwd planar": 0.19,
+    "conv_bwd_data planar": 0.21,
+    "conv_bwd_weights planar": 0.16,
+    "conv_fwd winograd": 0.55,
+    "conv_bwd_data winograd": 0.55,
+    "conv_bwd_weights winograd": 0.28,
+    "matmul direct": 0.44,
+    "pool_max direct": 0.0145,
+    "pool_max_bwd direct": 0.012,
+    "pool_avg direct": 0.0145,
+    "bn_stats direct": 0.045,
 }
-"""Share of the multiply-add peak that the products of a class reach where nothing else holds them up. Other classes are bound by bytes."""
+"""Share of the multiply-add peak that a class reaches where nothing else holds it up. Classes that are not here are bound by bytes."""
 
+_PASSES = {"bn_bwd": 1.4, "sgd_update": 0.65, "unary_bwd": 0.8, "binary": 0.8, "reduce": 2.0, "conv_pack": 3.6}
+"""How often a class moves its bytes, or as if: gradients of batch normalisation read twice; in place, no line is fetched to be written."""
+
+_LANES = 16
+"""Products take output channels in groups of so many, and where there is one group only, reach less."""
+_ONE_GROUP = 1.3
+_POOL_LANES = 8
 _SHORT = 30.0
 """A direct product of K terms reaches K / (K + this) of its efficiency: tiles begin and end."""
-_LANES = 16
-"""Channels are computed in groups of so many."""
+_SHORT_ROWS = 16.0
+"""The same for backward-weights with so many rows of dw per output channel."""
 _TRANSFORMS = 3.9
-"""Multiply-adds per pixel and channel, beside 9 per pixel and pair of channels, that Winograd's transforms are worth."""
-
-_PASSES = {"bn_bwd": 1.75, "pool_max": 1.6, "pool_max_bwd": 1.9, "pool_avg": 1.6, "reduce": 1.4, "conv_pack": 3.0}
-"""How often a class moves its bytes, or as slow as if: gradients of batch normalisation read twice, pooling compares besides."""
+"""Multiply-adds per pixel and channel, beside 9 per pixel and pair of channels, that Winograd's transforms are worth; in backward-weights
+they hide behind the products."""
 
 
 def predicted_seconds(steps: Iterable[Step], machine: Machine) -> float:
@@ -66,17 +75,21 @@ def _arithmetic(step: Step) -> float:
 
 
 def _expansion(step: Step, algorithm: str) -> float:
-    first, second, result = (operand["shape"] for operand in (*step["inputs"][:2], step["outputs"][0]))
-    opcode = step["opcode"]
+    """What tiles, lanes and transforms make of each operation."""
+    opcode, first, result = step["opcode"], step["inputs"][0]["shape"], step["outputs"][0]["shape"]
+    weights = opcode == "conv_bwd_weights"
     if algorithm == "winograd":
         tile = int(step["algorithm"][-1])
-        inner, outer = (first[-1], second[-1]) if opcode == "conv_bwd_weights" else (first[-1], result[-1])
-        rows, columns = second[1:3] if opcode == "conv_bwd_weights" else result[1:3]
-        waste = math.prod(-(-extent // tile) * tile / extent for extent in (rows, columns))
-        products = (tile + 2) ** 2 / tile**2 / 9
-        return float(waste * (products + _TRANSFORMS * (1 / inner + 1 / outer)))
-    if algorithm == "direct" and opcode != "matmul":
-        lanes = result[-1]
-        terms = step["flops"] / 2 / math.prod(result)
-        return float(-(-lanes // _LANES) * _LANES / lanes * (1 + _SHORT / terms))
+        waste = math.prod(-(-extent // tile) * tile / extent for extent in (step["inputs"][1]["shape"] if weights else result)[1:3])
+        transforms = 0.0 if weights else _TRANSFORMS * (1 / first[-1] + 1 / result[-1])
+        return float(waste * ((tile + 2) ** 2 / tile**2 / 9 + transforms))
+    if opcode.startswith("pool"):
+        return _filled(first[-1], _POOL_LANES)
+    if opcode.startswith("conv") and algorithm == "direct":
+        short = _SHORT_ROWS / math.prod(result[:-1]) if weights else _SHORT * 2 * math.prod(result) / step["flops"]
+        return float(_filled(result[-1], _LANES) * (_ONE_GROUP if result[-1] <= _LANES else 1.0) * (1 + short))
     return 1.0
+
+
+def _filled(count: int, lanes: int) -> float:
+    return -(-count // lanes) * lanes / count
