@@ -109,22 +109,27 @@ def ratio_of(result: Result) -> tuple[str, protocol.Ratio] | None:
 
 def memory_of(result: Result) -> float | None:
     """What wiesel's plan says over the least growth of resident memory among the peers' settings."""
-    planned = result["contenders"]["wiesel"].get("memory", {}).get("planned")
-    growths = [about.get("memory", {}).get("growth") for name, about in result["contenders"].items() if name != "wiesel"]
+    planned = forecast_of(result).get("memory")
+    growths = [about.get("cost", {}).get("growth") for name, about in result["contenders"].items() if name != "wiesel"]
     growths = [growth for growth in growths if growth]
     return planned / min(growths) if planned and growths else None
 
 
-def share_of_floor(result: Result) -> float | None:
-    """The time of the step at best (peers/wiesel_floor.py) over wiesel's time."""
-    floor = result.get("floor")
-    return floor / statistics.median(result["contenders"]["wiesel"]["times"]) if floor else None
+def forecast_of(result: Result) -> dict[str, float]:
+    """What ``wl.plan`` says of a step: "memory" in bytes and "seconds"."""
+    planned: dict[str, float] = result["contenders"]["wiesel"].get("cost", {}).get("planned", {})
+    return planned
+
+
+def over_time(seconds: float | None, result: Result) -> float | None:
+    """``seconds`` over wiesel's time: of the step at best (peers/wiesel_floor.py) its share of the floor, of the plan its forecast."""
+    return seconds / statistics.median(result["contenders"]["wiesel"]["times"]) if seconds else None
 
 
 # --- the table -----------------------------------------------------------------------------------------------------------------------
 
 
-def row(result: Result, peers: Sequence[str] | None = None, *, training: bool = True) -> str:
+def row(result: Result, peers: Sequence[str] | None = None) -> str:
     """One line of ``table``."""
     best = peers_of(result)
     contenders = result["contenders"]
@@ -137,18 +142,19 @@ def row(result: Result, peers: Sequence[str] | None = None, *, training: bool = 
     else:
         fastest, r = found
         cells += [str(r), fastest, f"{target:g}: {r.verdict(target)}" if target else ""]
-    if training:
-        cells += ["" if share is None else f"{share:.2f}" for share in (memory_of(result), share_of_floor(result))]
+    if result["kind"] == "train":
+        shares = (memory_of(result), over_time(result.get("floor"), result), over_time(forecast_of(result).get("seconds"), result))
+        cells += ["" if share is None else f"{share:.2f}" for share in shares]
     return f"| {' | '.join(cells)} |"
 
 
 def table(results: Sequence[Result]) -> list[str]:
     """Nets by peers, geometric means, and below it every contender's time and what did not run."""
     peers = peers_in(results)
-    training = any(result["kind"] == "train" for result in results)
+    training = results[0]["kind"] == "train"
     heads = ["net", "batch", "wiesel", *peers, "best peer / wiesel (interval)", "best", "target"]
-    heads += ["memory, wiesel / peer", "share of floor"] if training else []
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(row(result, peers, training=training) for result in results), ""]
+    heads += ["memory, wiesel / peer", "share of floor", "planned time / measured"] if training else []
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(row(result, peers) for result in results), ""]
     lines += [*means(results), *explanation(results), ""]
     for result in results:
         times = ", ".join(f"{name} {milliseconds(about['times'])}" for name, about in result["contenders"].items())
@@ -172,7 +178,9 @@ def means(results: Sequence[Result]) -> list[str]:
         share = statistics.geometric_mean(shares)
         verdict = "reached" if share <= MEMORY_TARGET else "missed"
         lines.append(f"Peak memory of a step, geometric mean: {share:.2f} of the peer's, target {MEMORY_TARGET:g}: {verdict}.")
-    floors = [share for share in (share_of_floor(result) for result in results if result["net"] not in WITHOUT_FLOOR) if share]
+    floors = [
+        share for share in (over_time(result.get("floor"), result) for result in results if result["net"] not in WITHOUT_FLOOR) if share
+    ]
     if len(floors) > 1:
         share = statistics.geometric_mean(floors)
         verdict = "reached" if share >= FLOOR_TARGET else "missed"
@@ -194,8 +202,9 @@ def sizes(result: Result) -> str:
     """Memory of all contenders, where it was measured."""
     parts = []
     for name, about in result["contenders"].items():
-        known = about.get("memory", {})
-        texts = [f"{known[what] / 2**20:.0f} MiB {what}" for what in ("planned", "growth") if known.get(what)]
+        cost = about.get("cost", {})
+        known = {"planned": cost.get("planned", {}).get("memory"), "growth": cost.get("growth")}
+        texts = [f"{value / 2**20:.0f} MiB {what}" for what, value in known.items() if value]
         parts += [f"{name} {', '.join(texts)}"] if texts else []
     return f"; memory: {'; '.join(parts)}" if parts else ""
 

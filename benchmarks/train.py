@@ -51,7 +51,7 @@ def measure(case: nets.Case, session: protocol.Session) -> dict[str, Any]:
 
     def first(contender: protocol.Contender) -> dict[str, Any]:
         losses = contender.ask("first", count=COMPARED_LOSSES)
-        return {"losses": losses, "memory": contender.ask("memory")}
+        return {"losses": losses, "cost": contender.ask("cost")}
 
     with tempfile.TemporaryDirectory() as scratch:
         batches = Path(scratch) / "batches.npz"

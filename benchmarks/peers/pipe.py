@@ -38,13 +38,13 @@ class Work:
         """Step ``number``: the loss of a training step, the result of a layer or a net."""
         raise NotImplementedError
 
-    def planned(self) -> int | None:
-        """Bytes that a step takes by the contender's own account, if it gives one."""
-        return None
+    def planned(self) -> dict[str, float]:
+        """Bytes ("memory") and "seconds" that a step takes by the contender's own forecast, if it makes one."""
+        return {}
 
 
 def serve_work(make: Callable[..., Work | None]) -> None:
-    """Answers ``setup`` (None where ``make`` cannot), ``first`` (values of the first steps), ``run`` (times) and ``memory``."""
+    """Answers ``setup`` (None where ``make`` cannot), ``first`` (values of the first steps), ``run`` (times) and ``cost``."""
     current: list[Work] = []
 
     def work() -> Work:
@@ -60,7 +60,7 @@ def serve_work(make: Callable[..., Work | None]) -> None:
         current.append(made)
         return made.about
 
-    def memory() -> dict[str, Any]:
+    def cost() -> dict[str, Any]:
         return {"growth": growth(work().step), "planned": work().planned()}
 
     serve(
@@ -68,7 +68,7 @@ def serve_work(make: Callable[..., Work | None]) -> None:
             "setup": setup,
             "first": lambda count: [work().step(i) for i in range(count)],
             "run": lambda seconds, least: timed(work().step, seconds, least),
-            "memory": memory,
+            "cost": cost,
         }
     )
 

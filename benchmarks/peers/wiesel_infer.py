@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from pipe import Work, digest, mark, serve_work
+from pipe import Work, digest, serve_work
 from wiesel_nets import build
 
 import wiesel as wl
@@ -14,7 +14,6 @@ class Inference(Work):
 
     def __init__(self, net: str, pictures: str, weights: str | None) -> None:
         self._x = np.load(pictures)
-        mark()
         self._net = build(net, self._x, weights)
         about = {"parameters": self._net.parameter_count, "version": wl.__version__, "isa": wl.isa()}
         self.about = {**about, "digest": digest(self.step(0))}
@@ -22,9 +21,6 @@ class Inference(Work):
     def step(self, number: int) -> np.ndarray:
         result: np.ndarray = self._net(self._x)
         return result
-
-    def planned(self) -> int:
-        return wl.plan(self._net, self._x.shape).memory
 
 
 if __name__ == "__main__":

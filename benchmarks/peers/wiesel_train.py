@@ -34,10 +34,11 @@ class Training(Work):
     def step(self, number: int) -> float:
         return float(self._trainer.step(*self._batches[number % len(self._batches)]))
 
-    def planned(self) -> int:
+    def planned(self) -> dict[str, float]:
         x = self._batches[0][0]
         dtype = "u8" if x.dtype == np.uint8 else "f32"
-        return wl.plan(self._net, x.shape, training=True, optimizer=self._sgd(), input_dtype=dtype).memory
+        plan = wl.plan(self._net, x.shape, training=True, optimizer=self._sgd(), input_dtype=dtype)
+        return {"memory": plan.memory, "seconds": plan.seconds}
 
 
 if __name__ == "__main__":

@@ -121,9 +121,9 @@ def test_layer_lines() -> None:
 
 def result(net: str, wiesel: float, peers: dict[str, float], **more: object) -> dict[str, object]:
     """A result of train.py with the same times in every round, and twice the memory for peers."""
-    contenders = {"wiesel": {"times": [wiesel] * 5, "memory": {"planned": 2**20, "growth": 2**20}}}
+    contenders = {"wiesel": {"times": [wiesel] * 5, "cost": {"planned": {"memory": 2**20, "seconds": 0.11}, "growth": 2**20}}}
     for name, seconds in peers.items():
-        contenders[name] = {"times": [seconds] * 5, "memory": {"planned": None, "growth": 2**21}}
+        contenders[name] = {"times": [seconds] * 5, "cost": {"planned": {}, "growth": 2**21}}
     return {"kind": "train", "net": net, "batch": 8, "target": 2.0, "floor": 0.03, "contenders": contenders, "failed": {}, **more}
 
 
@@ -135,7 +135,7 @@ def run_of(*results: dict[str, object], cpu: str = "some", rounds: int = 5) -> d
 def test_comparison_takes_the_best_setting_of_the_best_peer() -> None:
     lines = compare.table([result("a", 0.1, {"torch nchw": 0.4, "torch channels_last": 0.3, "other": 0.2})])
     assert "| net | batch | wiesel | torch | other |" in lines[0]
-    assert "| a | 8 | 100 ±0 % | 300 ±0 % | 200 ±0 % | 2.00 (2.00-2.00) | other | 2: reached | 0.50 | 0.30 |" in lines
+    assert "| a | 8 | 100 ±0 % | 300 ±0 % | 200 ±0 % | 2.00 (2.00-2.00) | other | 2: reached | 0.50 | 0.30 | 1.10 |" in lines
 
 
 def test_comparison_gives_geometric_means_and_says_what_did_not_run() -> None:
