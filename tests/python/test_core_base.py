@@ -204,3 +204,16 @@ def test_choose_reports_and_refuses() -> None:
         _core.choose("conv_fwd", inputs, outputs, attrs, isa="mmx")
     with pytest.raises(ValueError, match="extent of 0"):
         _core.choose("conv_fwd", [("f32", (0, 1))], outputs, attrs)
+
+
+def test_probe() -> None:
+    for isa in _core.isas():
+        assert _core.probe_flops(0.002, isa, 1) > 1e6
+    assert _core.probe_bytes("read", 1 << 16, 0.002) > 1e6
+    assert _core.probe_bytes("copy", 1 << 16, 0.002, None, 2) > 1e6
+    with pytest.raises(ValueError, match="known: read, copy"):
+        _core.probe_bytes("write", 1 << 16, 0.002)
+    with pytest.raises(ValueError, match="4096"):
+        _core.probe_bytes("read", 100, 0.002)
+    with pytest.raises(ValueError, match="vax"):
+        _core.probe_flops(0.002, "vax")

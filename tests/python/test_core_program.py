@@ -141,7 +141,7 @@ def test_bad_arguments() -> None:
     instance = relu()
     for arguments, keywords in (
         ((2,), {}),
-        ((2, [], [], 1, None, None, None), {}),
+        ((2, [], [], 1, None, None, None, None), {}),
         ((2, [rows(8)], [rows(8)]), {"m": 1}),
         ((2, [rows(8)], [rows(8)], 8), {"n": 8}),
         (("2", [rows(8)], [rows(8)]), {}),
@@ -365,3 +365,14 @@ def test_stop_hook_never_interrupts_an_update() -> None:
             instance.run(14, [x], [y])
     finally:
         _core.stop_requested_hook(None)
+
+
+def test_combining_seconds_are_checked_and_part_of_the_step() -> None:
+    program = _core.Program(unary_chain(64, 1000, kind="gelu", steps=2))
+    x = rows(64, 1000)
+    seconds, combining = np.zeros(2), np.zeros(2)
+    _core.Instance(program).run(FORWARD, [x], [np.empty_like(x)], step_seconds=seconds, combining_seconds=combining)
+    assert (seconds > 0).all()
+    assert (combining == 0).all(), "nothing is summed here"
+    with pytest.raises(ValueError, match="combining_seconds must be"):
+        _core.Instance(program).run(FORWARD, [x], [np.empty_like(x)], step_seconds=seconds, combining_seconds=np.zeros(1))
