@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 Step = Mapping[str, Any]
 """A step as ``Compiled.steps`` tells it."""
 
-_START = 2e-6
-"""Seconds to begin a step and to hand out its work."""
+_START = 1e-6
+"""Seconds to begin a step."""
+_SHARE, _SHARED_FROM = 8e-6, 10e-6
+"""Seconds to share a step between threads, and how long it must be on one thread to be shared."""
 
 _EFFICIENCY = {
     "conv_fwd direct": 0.72,
@@ -37,8 +39,11 @@ _EFFICIENCY = {
 }
 """Share of the multiply-add peak that a class reaches where nothing else holds it up. Classes that are not here are bound by bytes."""
 
-_PASSES = {"bn_bwd": 1.4, "sgd_update": 0.65, "unary_bwd": 0.8, "binary": 0.8, "reduce": 2.0, "conv_pack": 3.6}
+_PASSES = {"bn_bwd": 1.35, "bn_apply": 0.9, "sgd_update": 0.52, "unary_bwd": 0.55, "binary": 0.6, "reduce": 1.1, "conv_pack": 2.8}
 """How often a class moves its bytes, or as if: gradients of batch normalisation read twice; in place, no line is fetched to be written."""
+
+_BETWEEN = 4.0
+"""Between the writing of a step's operands and the step, a run touches so many times their bytes: they lie that far from the core."""
 
 _LANES = 16
 """Products take output channels in groups of so many, and where there is one group only, reach less."""
@@ -61,8 +66,10 @@ def predicted_seconds(steps: Iterable[Step], machine: Machine) -> float:
 def step_seconds(step: Step, machine: Machine) -> float:
     """Seconds of one step with its ``flops`` and ``bytes``."""
     moved = step["bytes"] * _PASSES.get(step["opcode"], 1.0)
-    memory = moved / machine.bandwidth_of(step["bytes"]) if moved else 0.0
-    return _START + max(_arithmetic(step) / machine.flops, memory)
+    memory = moved / machine.bandwidth_of(step["bytes"] * _BETWEEN) if moved else 0.0
+    work = max(_arithmetic(step) / machine.flops, memory)
+    shared = machine.threads > 1 and work * machine.threads > _SHARED_FROM
+    return _START + work + _SHARE * shared
 
 
 def _arithmetic(step: Step) -> float:
