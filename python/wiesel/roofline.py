@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 _INK, _FAINT, _GRID = "#1f2733", "#6b7480", "#e6e9ee"
 _COLOURS = ("#2f6fde", "#e0663c", "#3a9a5b", "#9a57c9", "#d6a01d", "#1fa3b5")
 _OTHERS = "#9aa3af"
-_LARGEST = 1600.0
-"""Area of a dot, in square points, that would be all of the time."""
+_LARGEST = 600.0
+"""Area of the slowest step's dot, in square points."""
+_SPOTS = tuple((away, angle) for away in (0, 11, 24, 40, 58, 78) for angle in (0, 180, 35, -35, 145, -145, 65, -65, 115, -115))
+"""Where a name may stand beside its dot: how many points away, in which direction; the first that is free is taken."""
 
 
 def draw_roofline(profile: Profile, path: str | os.PathLike[str], *, labels: int) -> None:
@@ -45,7 +47,7 @@ def draw_roofline(profile: Profile, path: str | os.PathLike[str], *, labels: int
     for group in profile.by("opcode").rows:
         if any(row.opcode == group.name for row in shown):
             colours[group.name] = _COLOURS[len(colours)] if len(colours) < len(_COLOURS) else _OTHERS
-    sizes = [max(_LARGEST * row.seconds / profile.total, 10.0) for row in shown]
+    sizes = [max(_LARGEST * row.seconds / shown[0].seconds, 10.0) for row in shown]
     axes.scatter(
         intensities,
         [max(row.flop_rate / 1e9, bottom * 1.05) for row in shown],
@@ -77,7 +79,7 @@ def draw_roofline(profile: Profile, path: str | os.PathLike[str], *, labels: int
     figure.draw_without_rendering()  # from here on places are known in pixels
     _along(axes, on.bandwidth / 1e9, left, on.ridge, f"memory {on.bandwidth / 1e9:.1f} GB/s", _INK)
     _along(axes, on.levels[0][1] / 1e9, left, on.flops / on.levels[0][1], f"cache {on.levels[0][1] / 1e9:.0f} GB/s", _FAINT)
-    _draw_labels(axes, profile, shown, labels, colours)
+    _draw_labels(axes, profile, shown, sizes, labels, colours)
     figure.savefig(path, dpi=160)
 
 
@@ -118,12 +120,14 @@ def _draw_legend(axes: Axes, colours: dict[str, str]) -> None:
     legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.9)
 
 
-def _draw_labels(axes: Axes, profile: Profile, shown: Sequence[ProfiledStep], count: int, colours: dict[str, str]) -> None:
+def _draw_labels(
+    axes: Axes, profile: Profile, shown: Sequence[ProfiledStep], sizes: Sequence[float], count: int, colours: dict[str, str]
+) -> None:
     """Names beside the first ``count`` dots, each where it meets no dot and no other name; one that finds no place is left out."""
     points = axes.figure.dpi / 72
     frame = axes.get_window_extent()
     places = [axes.transData.transform((row.flops / row.nbytes, row.flop_rate / 1e9)) for row in shown]
-    radii = [math.sqrt(max(_LARGEST * row.seconds / profile.total, 10.0) / math.pi) for row in shown]
+    radii = [math.sqrt(size / math.pi) for size in sizes]
     reach = [radius * 0.8 * points for radius in radii]
     taken = [(px - r, py - r, px + r, py + r) for (px, py), r in zip(places, reach, strict=True)]
     for r in range(int(frame.x0), int(frame.x1), 8):  # nor a roof
@@ -134,9 +138,9 @@ def _draw_labels(axes: Axes, profile: Profile, shown: Sequence[ProfiledStep], co
     for row, (px, py), radius in list(zip(shown, places, radii, strict=True))[:count]:
         text = f"{row.opcode} {row.path}".strip() + f"  {row.seconds / profile.total:.0%}"
         width, height = 4.7 * len(text) * points, 11 * points
-        for side, lift in ((s, k * 11.0) for k in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5) for s in (1, -1)):
-            dx, dy = side * (radius + 5), lift
-            x0 = px + dx * points - (width if side < 0 else 0)
+        for away, angle in _SPOTS:
+            dx, dy = ((radius + 4 + away) * turn(math.radians(angle)) for turn in (math.cos, math.sin))
+            x0 = px + dx * points - (width if dx < 0 else 0)
             box = (x0, py + dy * points - height / 2, x0 + width, py + dy * points + height / 2)
             inside = box[0] >= frame.x0 and box[2] <= frame.x1 and box[1] >= frame.y0 and box[3] <= frame.y1
             if inside and not any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
@@ -144,6 +148,6 @@ def _draw_labels(axes: Axes, profile: Profile, shown: Sequence[ProfiledStep], co
                 leader = {"arrowstyle": "-", "color": colours[row.opcode], "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
                 axes.annotate(
                     text, (row.flops / row.nbytes, row.flop_rate / 1e9), xytext=(dx, dy), textcoords="offset points",
-                    ha="left" if side > 0 else "right", va="center", color=_INK, fontsize=8, zorder=4, arrowprops=leader if lift else None,
+                    ha="right" if dx < 0 else "left", va="center", color=_INK, fontsize=8, zorder=4, arrowprops=leader if away else None,
                 )  # fmt: skip
                 break
