@@ -42,7 +42,8 @@ struct Correlation {
   int64_t tiles_h() const { return div_up(oh, m()); }
   int64_t tiles_w() const { return div_up(ow, m()); }
   int64_t tiles() const { return n * tiles_h() * tiles_w(); }
-  int64_t weight_bytes() const { return places() * k * round_up(c, kPanel) * 4; }
+  int64_t weight_place() const { return skewed(k * round_up(c, kPanel)); }  // floats between places of the transformed weights
+  int64_t weight_bytes() const { return places() * weight_place() * 4; }
   bool team() const { return weight_bytes() >= kTeamWeights; }
 };
 
@@ -131,7 +132,7 @@ void transform_output(const Kernels& kernels, const Correlation& g, const Tensor
 // One place's product: rows of v times one or more panels of the transformed weights.
 void product(const BrgemmKernels& brgemm, const Correlation& g, int64_t rows, const float* const* v, int64_t v_offset, const float* packed,
              int64_t place, int64_t column, int64_t columns, float* const* m, int64_t m_offset) {
-  const int64_t width = brgemm.width, panel = g.k * width, panels = round_up(g.c, kPanel) / width;
+  const int64_t width = brgemm.width, panel = g.k * width;
   BrgemmArgs args;
   args.m = rows;
   args.n = columns;
@@ -139,7 +140,7 @@ void product(const BrgemmKernels& brgemm, const Correlation& g, int64_t rows, co
   args.a = v;
   args.a_rows = rows;
   args.a_offset = v_offset;
-  args.b = packed + (place * panels + column / width) * panel;
+  args.b = packed + place * g.weight_place() + column / width * panel;
   args.b_stride = width;
   args.b_panel = panel;
   args.out.c = m;
@@ -339,7 +340,7 @@ void winograd_pack(const Run& run, const Kernels& kernels, const ConvShape& s, C
   const Correlation g = correlation(s, direction, algorithm);
   const WinogradKernels& winograd = *kernels.winograd;
   const int64_t width = kernels.brgemm->width, columns = round_up(g.c, kPanel), panels = columns / width;
-  const int64_t panel = g.k * width, place = panels * panel, tap = s.ic * s.oc;
+  const int64_t panel = g.k * width, place = g.weight_place(), tap = s.ic * s.oc;
   if (direction == ConvDirection::fwd) {
     // Row i of w holds the output channels side by side: each panel's piece is transformed in place of its copy.
     parallel_for(run, g.k, double(g.k) * double(columns) * 9, [&](int64_t i, int) {
@@ -358,10 +359,19 @@ void winograd_pack(const Run& run, const Kernels& kernels, const ConvShape& s, C
   parallel_for(run, panels * div_up(g.k, rows), double(g.k) * double(columns) * 12, [&](int64_t task, int) {
     float turned[9 * 16 * 32];  // [tap][o][i]
     const int64_t p = task % panels, first = task / panels * rows, count = min_of(rows, g.k - first), i0 = p * width;
-    for (int64_t t = 0; t < 9; ++t)
-      for (int64_t i = 0; i < width; ++i)
-        for (int64_t o = 0; o < count; ++o)
-          turned[(t * rows + o) * width + i] = i0 + i < s.ic ? w[(8 - t) * tap + (i0 + i) * s.oc + first + o] : 0.0f;
+    BrgemmPackArgs block;
+    block.stride = s.oc;
+    block.k = count;
+    block.n = max_of(0, min_of(width, s.ic - i0));
+    block.width = width;
+    for (int64_t t = 0; t < 9; ++t) {
+      block.src = w + (8 - t) * tap + i0 * s.oc + first;
+      block.dst = turned + t * rows * width;
+      if (block.n > 0)
+        kernels.brgemm->pack_transposed(block);
+      else
+        memset(block.dst, 0, size_t(count * width) * 4);
+    }
     for (int64_t o = 0; o < count; ++o)
       winograd.weights[g.size](turned + o * width, rows * width, packed + p * panel + (first + o) * width, place, width);
   });
