@@ -119,51 +119,71 @@ bool run_on(int64_t rows, int64_t columns, int64_t pitch, int64_t lanes) {
   return flat_vectors(rows, columns, pitch, lanes) * 10 < rows * div_up(columns, lanes) * 9;
 }
 
+// The taps of output position o that read inside the input. Most positions are inner ones: division takes longer than a vector's sum.
+Range taps_inside(const ConvAxis& a, int64_t o) {
+  const int64_t at = o * a.step + a.begin;
+  if (at >= 0 && at + (a.taps - 1) * a.gap < a.in) return {0, a.taps};
+  return window_inside(o, a.taps, a.step, a.gap, -a.begin, a.in);
+}
+
 int64_t fill_vectors(const Layout& l, const Chunk& c, int64_t lanes, PlanarVector* to) {
+  PlanarVector* const first = to;
   const int64_t per_row = l.x.taps * l.k;
-  const auto put = [&](int64_t row, int64_t column, int64_t count, int64_t last_row) {
-    const Range first = window_inside(c.row + row, l.y.taps, l.y.step, l.y.gap, -l.y.begin, l.y.in);
-    const Range last = window_inside(c.row + last_row, l.y.taps, l.y.step, l.y.gap, -l.y.begin, l.y.in);
-    const int64_t begin = last.begin, end = max_of(begin, first.end);
-    *to++ = {int32_t(row), int32_t(column), int32_t(count), int32_t(begin * per_row), int32_t(end * per_row)};
+  // From the first row on that a vector touches, to its last one.
+  const auto put = [&](int64_t row, int64_t column, int64_t count, const Range& top, const Range& bottom) {
+    *to++ = {int32_t(row), int32_t(column), int32_t(count), int32_t(bottom.begin * per_row),
+             int32_t(max_of(bottom.begin, top.end) * per_row)};
   };
-  PlanarVector* const begin = to;
-  if (run_on(c.rows, c.columns, l.pitch, lanes)) {
-    const int64_t places = (c.rows - 1) * l.pitch + c.columns;
-    for (int64_t p = 0; p < places; p += lanes) {
-      const int64_t count = min_of(lanes, places - p);
-      put(p / l.pitch, p % l.pitch, count, (p + count - 1) / l.pitch);
+  if (!run_on(c.rows, c.columns, l.pitch, lanes)) {
+    for (int64_t row = 0; row < c.rows; ++row) {
+      const Range taps = taps_inside(l.y, c.row + row);
+      for (int64_t column = 0; column < c.columns; column += lanes) put(row, column, min_of(lanes, c.columns - column), taps, taps);
     }
-  } else {
-    for (int64_t row = 0; row < c.rows; ++row)
-      for (int64_t column = 0; column < c.columns; column += lanes) put(row, column, min_of(lanes, c.columns - column), row);
+    return to - first;
   }
-  return to - begin;
+  int64_t row = 0, column = 0;
+  for (int64_t left = (c.rows - 1) * l.pitch + c.columns; left > 0; left -= lanes) {
+    const int64_t count = min_of(lanes, left);
+    int64_t last_row = row, end = column + lanes, last = column + count - 1;
+    for (; last >= l.pitch; last -= l.pitch) ++last_row;
+    put(row, column, count, taps_inside(l.y, c.row + row), taps_inside(l.y, c.row + last_row));
+    for (; end >= l.pitch; end -= l.pitch) ++row;
+    column = end;
+  }
+  return to - first;
 }
 
-// The pixels of one row into the planes of `channels` channels, `count` positions from input position `first` on in steps of `step`; zeros
-// outside [0, width).
-void row_to_planes(const PlanarKernels& k, int64_t channels, const float* row, int64_t pixel, int64_t first, int64_t step, int64_t width,
-                   int64_t count, float* to, int64_t plane) {
-  const int64_t begin = !row || first >= width ? count : first >= 0 ? 0 : min_of(count, div_up(-first, step));
-  const int64_t end = begin == count ? count : max_of(begin, min_of(count, (width - 1 - first) / step + 1));
-  if (begin > 0 || end < count)
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int64_t i = 0; i < begin; ++i) to[c * plane + i] = 0;
-      for (int64_t i = end; i < count; ++i) to[c * plane + i] = 0;
-    }
-  if (begin < end) k.to_planes(channels, end - begin, row + (first + begin * step) * pixel, step * pixel, to + begin, plane);
+// Positions first + i*step, i in [0, count), that lie in [0, extent).
+Range inside(int64_t first, int64_t step, int64_t count, int64_t extent) {
+  const int64_t begin = first >= 0 ? 0 : min_of(count, div_up(-first, step));
+  return {begin, first >= extent ? begin : max_of(begin, min_of(count, (extent - 1 - first) / step + 1))};
 }
 
+// The rows of x that a chunk reads, into planes; zeros outside the picture.
 void x_to_planes(const PlanarKernels& k, const Layout& l, const Chunk& c, const float* x, const int64_t* strides, float* planes) {
-  for (int64_t sy = 0; sy < l.sy.count; ++sy)
-    for (int64_t r = 0; r < c.rows + l.sy.reach; ++r) {
-      const int64_t iy = l.y.begin + (c.row + r) * l.y.step + l.sy.residue(sy);
-      const float* row = iy >= 0 && iy < l.y.in ? x + iy * strides[1] : nullptr;
-      for (int64_t sx = 0; sx < l.sx.count; ++sx)
-        row_to_planes(k, l.k, row, strides[2], l.x.begin + c.column * l.x.step + l.sx.residue(sx), l.x.step, l.x.in, c.columns + l.sx.reach,
-                      planes + (sy * l.sx.count + sx) * l.plane + r * l.pitch, l.sy.count * l.sx.count * l.plane);
+  const int64_t rows = c.rows + l.sy.reach, columns = c.columns + l.sx.reach;
+  const auto rows_of = [&](int64_t slot) { return inside(l.y.begin + c.row * l.y.step + l.sy.residue(slot), l.y.step, rows, l.y.in); };
+  const auto columns_of = [&](int64_t slot) {
+    return inside(l.x.begin + c.column * l.x.step + l.sx.residue(slot), l.x.step, columns, l.x.in);
+  };
+  bool all_inside = true;
+  for (int64_t slot = 0; slot < l.sy.count; ++slot) all_inside = all_inside && rows_of(slot).size() == rows;
+  for (int64_t slot = 0; slot < l.sx.count; ++slot) all_inside = all_inside && columns_of(slot).size() == columns;
+  if (!all_inside) memset(planes, 0, size_t(l.planes() * l.plane) * sizeof(float));
+  for (int64_t sx = 0; sx < l.sx.count; ++sx) {
+    const Range cols = columns_of(sx);
+    if (cols.size() == 0) continue;
+    const int64_t ix = l.x.begin + (c.column + cols.begin) * l.x.step + l.sx.residue(sx);
+    for (int64_t sy = 0; sy < l.sy.count; ++sy) {
+      const Range inner = rows_of(sy);
+      float* plane = planes + (sy * l.sx.count + sx) * l.plane + cols.begin;
+      for (int64_t r = inner.begin; r < inner.end; ++r) {
+        const int64_t iy = l.y.begin + (c.row + r) * l.y.step + l.sy.residue(sy);
+        k.to_planes(l.k, cols.size(), x + iy * strides[1] + ix * strides[2], l.x.step * strides[2], plane + r * l.pitch,
+                    l.sy.count * l.sx.count * l.plane);
+      }
     }
+  }
 }
 
 // Output channels in blocks of nearly equal height.
@@ -254,25 +274,31 @@ bool planar_possible(const ConvShape& s) {
 }
 
 bool planar_pays(const ConvShape& s, ConvDirection direction, const Kernels& kernels) {
-  if (min_of(s.icg(), s.ocg()) >= kThinChannels || !planar_possible(s)) return false;
+  if (min_of(s.icg(), s.ocg()) > kThinChannels || !planar_possible(s)) return false;
   const PlanarKernels& k = *kernels.planar;
   const bool weights = direction == ConvDirection::bwd_weights;
-  // Forward and backward-data: `in` channels per group are read, `out` written. Each phase of backward-data has its share of the taps.
   const ConvView view{s, weights ? ConvDirection::fwd : direction};
-  const double in = double(view.k()), out = double(view.columns()), phases = double(view.phases_h() * view.phases_w());
   const Cut cut = weights ? cut_of(view, s.ocg(), kWeightsPlaneFloats, k.lanes) : conv_cut(view, k);
-  const int64_t pitch = cut.columns + Slots(view.cols(0)).reach, row = div_up(cut.columns, k.lanes);
-  const double chunk = double(weights                                         ? div_up(cut.rows * pitch, k.lanes)
-                              : run_on(cut.rows, cut.columns, pitch, k.lanes) ? flat_vectors(cut.rows, cut.columns, pitch, k.lanes)
-                                                                              : cut.rows * row);
-  const double vectors = chunk * double(cut.row_chunks * cut.col_chunks),
-               pixels = double(cut.rows * cut.row_chunks * cut.columns * cut.col_chunks);
-  const double terms = double(s.taps()) * in / phases;
+  const int64_t pitch = cut.columns + Slots(view.cols(0)).reach;
+  int64_t per_chunk = cut.rows * div_up(cut.columns, k.lanes);
+  if (weights || run_on(cut.rows, cut.columns, pitch, k.lanes)) per_chunk = flat_vectors(cut.rows, cut.columns, pitch, k.lanes);
+  // Nanoseconds for one picture and phase: a vector's way into planes, its sums and its way out, against pixels in tiles of brgemm or
+  // outer.
+  const double chunks = double(cut.row_chunks * cut.col_chunks), vectors = chunks * double(per_chunk);
+  const double pixels = chunks * double(cut.rows * cut.columns);
+  const double in = double(view.k()), out = double(view.columns());
+  const double terms = double(s.taps()) * in / double(view.phases_h() * view.phases_w());  // a phase has its share of the taps
   const double columns = double(div_up(view.columns(), kernels.brgemm->lanes));
-  const auto transposes = [](double channels) { return channels <= 1 ? 10.0 : 40.0 * double(int64_t(channels + 15) / 16); };
-  if (weights) return vectors * (transposes(in) + transposes(out) + 0.5 * terms * out) < kMargin * pixels * columns * (0.45 * terms + 8);
-  const double blocks = double(div_up(view.columns(), k.rows));
-  return vectors * (transposes(in) + 60 * blocks + 0.35 * terms * out) < kMargin * pixels * (0.42 * terms * columns + 12);
+  const double way = 60.0 * k.lanes / 16;  // of a vector's pixels, 16 channels in or a block out
+  const auto transposing = [&](int64_t channels) { return channels == 1 ? way / 6 : way * double(div_up(channels, 16)); };
+  const double wide = columns > 1 ? 0.3 : weights ? 0.45 : 0.42;  // a multiply-add of brgemm and outer, in tiles of one vector or two
+  const double direct = pixels * (wide * terms * columns + (weights ? 8 : 12));
+  double planar = vectors * transposing(view.k());
+  if (weights)
+    planar += vectors * (transposing(view.columns()) + 0.5 * terms * out) + chunks * 4 * terms * out;
+  else
+    planar += vectors * (way * double(div_up(view.columns(), k.rows)) + 0.35 * terms * out);
+  return planar < kMargin * direct;
 }
 
 void planar_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice) {
@@ -377,9 +403,11 @@ void planar_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape&
       const Chunk c = chunk_of(p.cut, l.y, l.x, i);
       x_to_planes(k, l, c, x.f32() + c.image * x.strides[0] + group * s.icg(), x.strides, x_planes);
       const float* from = dy.f32() + c.image * dy.strides[0] + group * s.ocg();
+      // Earlier chunks wrote no column past the widest; a narrower one leaves something of them.
+      if (c.columns < p.cut.columns) memset(dy_planes, 0, size_t(p.cut.dy_floats) * sizeof(float));
       for (int64_t r = 0; r < c.rows; ++r)
-        row_to_planes(k, s.ocg(), from + (c.row + r) * dy.strides[1], dy.strides[2], c.column, 1, c.column + c.columns, l.pitch,
-                      dy_planes + r * l.pitch, p.dy_plane);
+        k.to_planes(s.ocg(), c.columns, from + (c.row + r) * dy.strides[1] + c.column * dy.strides[2], dy.strides[2],
+                    dy_planes + r * l.pitch, p.dy_plane);
       const int64_t places = c.rows * l.pitch, pixels = round_up(places, k.lanes);
       for (int64_t o = 0; o < s.ocg(); ++o)
         for (int64_t j = places; j < pixels; ++j) dy_planes[o * p.dy_plane + j] = 0;

@@ -12,9 +12,9 @@ namespace wl {
 // Whether the algorithm can compute the shape at all: the planes of a task stay small enough to be addressed.
 bool planar_possible(const ConvShape& shape);
 
-constexpr int64_t kThinChannels = 16;
+constexpr int64_t kThinChannels = 16;  // and fewer
 
-// Whether the algorithm is clearly quicker than direct, for shapes with fewer than kThinChannels channels on a side of a group: by a cost
+// Whether the algorithm is clearly quicker than direct, for shapes with at most kThinChannels channels on a side of a group: by a cost
 // model of shapes and lanes alone, whose constants are measured ones (docs/decisions/0006-thin-channels.md).
 bool planar_pays(const ConvShape& shape, ConvDirection direction, const Kernels& kernels);
 

@@ -153,7 +153,7 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection dir
     return Algorithm::planar;
   }
   refuse(choice, "planar",
-         min_of(s.icg(), s.ocg()) < kThinChannels ? "channels fill the lanes well enough" : "no side is thinner than 16 channels");
+         min_of(s.icg(), s.ocg()) <= kThinChannels ? "channels fill the lanes well enough" : "more than 16 channels on both sides");
   if (!winograd_possible(s)) {
     refuse(choice, "winograd", s.g > 1 ? "more than one group" : "not a 3x3 kernel of stride 1 without dilation and with padding up to 2");
     return Algorithm::direct;

@@ -182,44 +182,35 @@ WL_INLINE void store_between(float* p, f32v v, int first, int n) {
 #endif
 }
 
-// Pixels [begin, end) of a vector's lanes lie side by side in y, from `y` on. u holds kLanes / n pixels per vector, n lanes each.
-template <int n>
-WL_INLINE void put_run(const f32v (&u)[n], int rows, int begin, int end, float* y, const float* residual, const PlanarOutput& o) {
-  constexpr int kEach = kLanes / n;
-  y -= begin * o.y_col;
-  if (!residual) {
-    const int64_t step = o.y_col;
-    if (begin == 0 && end == kLanes) {
-      const bool dense = rows == n && step == n;
-#pragma GCC unroll 16
-      for (int j = 0; j < n; ++j) {
-        if (dense) {
-          store(y + j * kLanes, u[j]);
-          continue;
-        }
-#pragma GCC unroll 16
-        for (int e = 0; e < kEach; ++e) store_between(y + (j * kEach + e) * step, u[j], e * n, rows);
-      }
-      return;
-    }
-#pragma GCC unroll 16
-    for (int j = 0; j < n; ++j) {
-      if ((j + 1) * kEach <= begin || j * kEach >= end) continue;
-#pragma GCC unroll 16
-      for (int e = 0; e < kEach; ++e)
-        if (j * kEach + e >= begin && j * kEach + e < end) store_between(y + (j * kEach + e) * step, u[j], e * n, rows);
-    }
-    return;
+// The general way out: any activation, on n vectors.
+__attribute__((noinline)) void activate(f32v* u, int n, const PlanarOutput& o) {
+  for (int r = 0; r < n; ++r) u[r] = unary_slow(o.activation, u[r], set1(o.alpha), set1(o.beta));
+}
+
+// The address of each lane's pixel in a picture; `nowhere` for lanes that nobody wants.
+template <class T>
+WL_INLINE void point_at_lanes(const PlanarVector& at, const PlanarArgs& g, T* base, int64_t row_step, int64_t step, T* nowhere, T** to) {
+  for (int p = 0; p < kLanes; ++p) to[p] = nowhere;
+  int64_t row = at.row, column = at.column;
+  for (int p = 0; p < at.lanes; ++row, column = 0) {
+    T* pixel = base + row * row_step + column * step;
+    for (; p < at.lanes && column < g.columns; ++p, ++column, pixel += step) to[p] = pixel;
+    p += (int)(g.pitch - column);
   }
-  const f32v alpha = set1(o.alpha), beta = set1(o.beta);
-  float lanes[n * kLanes];
-  for (int j = 0; j < n; ++j) store(lanes + j * kLanes, u[j]);
-  residual -= begin * o.residual_col;
-  for (int p = begin; p < end; ++p) {
-    const float* from = residual + p * o.residual_col;
-    const f32v v = rows == kLanes ? load(lanes + p * n) + load(from) : load_partial(lanes + p * n, rows) + load_partial(from, rows);
-    const f32v result = unary_apply(o.activation, v, alpha, beta);
-    rows == kLanes ? store(y + p * o.y_col, result) : store_partial(y + p * o.y_col, result, rows);
+}
+
+// With a residual, which is read in NHWC: the sums of lane p begin at lanes[p * each].
+__attribute__((noinline)) void put_with_residual(const float* lanes, int each, float* const* to, const PlanarVector& at,
+                                                 const PlanarArgs& g) {
+  const PlanarOutput& o = g.out;
+  const float none[kLanes] = {};
+  const float* from[kLanes];
+  point_at_lanes(at, g, o.residual, o.residual_row, o.residual_col, none, from);
+  for (int p = 0; p < kLanes; ++p) {
+    const bool whole = g.rows == kLanes;
+    const f32v v = whole ? load(lanes + p * each) + load(from[p]) : load_partial(lanes + p * each, g.rows) + load_partial(from[p], g.rows);
+    const f32v y = unary_apply(o.activation, v, set1(o.alpha), set1(o.beta));
+    whole ? store(to[p], y) : store_partial(to[p], y, g.rows);
   }
 }
 
@@ -227,26 +218,53 @@ WL_INLINE void put_run(const f32v (&u)[n], int rows, int begin, int end, float* 
 template <int n>
 WL_INLINE void put(const f32v* s, int stride, const PlanarVector& at, const PlanarArgs& g) {
   const PlanarOutput& o = g.out;
+  const int rows = g.rows;
   f32v u[n];
-  const f32v alpha = set1(o.alpha), beta = set1(o.beta);
 #pragma GCC unroll 16
-  for (int r = 0; r < n; ++r) {
-    u[r] = r < g.rows ? s[r * stride] : zero();
-    if (o.bias && r < g.rows) u[r] = u[r] + set1(o.bias[r]);
-    if (!o.residual) u[r] = unary_apply(o.activation, u[r], alpha, beta);
+  for (int r = 0; r < n; ++r) u[r] = r < rows ? s[r * stride] : zero();
+  if (o.bias) {
+#pragma GCC unroll 16
+    for (int r = 0; r < n; ++r) u[r] = u[r] + (r < rows ? set1(o.bias[r]) : zero());
+  }
+  if (!o.residual && o.activation == UnaryKind::relu) {
+#pragma GCC unroll 16
+    for (int r = 0; r < n; ++r) u[r] = max(u[r], zero());
+  } else if (!o.residual && o.activation != UnaryKind::none) {
+    f32v memory[n];
+    for (int r = 0; r < n; ++r) memory[r] = u[r];
+    activate(memory, rows, o);
+    for (int r = 0; r < n; ++r) u[r] = memory[r];
   }
   interleave(u);
-  int64_t row = at.row, column = at.column;
-  for (int lane = 0; lane < at.lanes;) {
-    const int64_t left = g.columns - column;
-    if (left > 0) {
-      const int end = left < at.lanes - lane ? lane + (int)left : at.lanes;
-      put_run<n>(u, g.rows, lane, end, o.y + row * o.y_row + column * o.y_col,
-                 o.residual ? o.residual + row * o.residual_row + column * o.residual_col : nullptr, o);
+
+  constexpr int kEach = kLanes / n;  // pixels of a vector now, n lanes each
+  if (!o.residual && at.lanes == kLanes && at.column + kLanes <= g.columns) {
+    float* y = o.y + at.row * o.y_row + at.column * o.y_col;
+    const int64_t step = o.y_col;
+    const bool dense = rows == n && step == n;
+#pragma GCC unroll 16
+    for (int j = 0; j < n; ++j) {
+      if (dense) {
+        store(y + j * kLanes, u[j]);
+        continue;
+      }
+#pragma GCC unroll 16
+      for (int e = 0; e < kEach; ++e) store_between(y + (j * kEach + e) * step, u[j], e * n, rows);
     }
-    lane += (int)(g.pitch - column);
-    ++row, column = 0;
+    return;
   }
+  float nowhere[kLanes];
+  float* to[kLanes];
+  point_at_lanes(at, g, o.y, o.y_row, o.y_col, nowhere, to);
+  if (o.residual) {
+    f32v memory[n];
+    for (int r = 0; r < n; ++r) memory[r] = u[r];
+    return put_with_residual(reinterpret_cast<const float*>(memory), n, to, at, g);
+  }
+#pragma GCC unroll 16
+  for (int j = 0; j < n; ++j)
+#pragma GCC unroll 16
+    for (int e = 0; e < kEach; ++e) store_between(to[j * kEach + e], u[j], e * n, rows);
 }
 
 void run(const PlanarArgs& g) {
