@@ -92,6 +92,14 @@ def test_own_classes_come_back_as_a_graph_that_trains(tmp_path: Path) -> None:
     before = back.state_dict()["conv.weight"]
     two.step(x, y)
     assert np.array_equal(before, back.state_dict()["conv.weight"])
+    for either in (net, back):
+        either.freeze(False)
+        either.norm.freeze()
+    one.step(x, y)  # as many steps as two
+    back.load_state_dict(net.state_dict())
+    statistics = net.state_dict()["norm.running_mean"]
+    assert one.step(x, y) == two.step(x, y), "frozen, both use their running statistics"
+    assert np.array_equal(statistics, back.state_dict()["norm.running_mean"])
     wl.save(back, tmp_path / "again.wsl")
     assert np.array_equal(wl.load(tmp_path / "again.wsl")(x)["class"], back(x)["class"])
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Namespace(Module):
     """A name in the module path of a ``GraphModule``: holds the parameters whose path begins with it."""
 
+    def __init__(self) -> None:
+        self.frozen = False  # ``freeze()`` sets it: batch normalisations here keep their running statistics
+
 
 class GraphModule(Module):
     """Replays a traced graph: trainable, with the parameter names of the net that was traced, freezable, savable.
@@ -66,9 +69,18 @@ class GraphModule(Module):
             known.append(self._tensor_of(name))
         for const in described["consts"]:
             known.append(trace.const(np.asarray(const["data"], NUMPY_DTYPES[const["dtype"]]).reshape(const["shape"]), const["dtype"]))
+        running: dict[int, Any] = {}  # statistics of a batch, by number, that a frozen batch normalisation replaces by its running ones
         for node in described["nodes"]:
             trace.builder.path = ".".join(p for p in (base, node["path"]) if p)
-            result = trace.call(node["op"], [None if i is None else known[i] for i in node["inputs"]], from_plain(node["attrs"]))
+            operands, attrs = [None if i is None else known[i] for i in node["inputs"]], from_plain(node["attrs"])
+            if node["op"] == "bn_running" and self._frozen(node["path"]):
+                running.update(zip(node["inputs"][:2], operands[3:], strict=True))
+                known.extend(operands[3:])  # as they are
+                continue
+            if node["op"] == "bn_apply" and node["inputs"][1] in running:
+                operands[1:3] = (running[i] for i in node["inputs"][1:3])
+                attrs["frozen"] = True
+            result = trace.call(node["op"], operands, attrs)
             outputs = result if isinstance(result, tuple) else (result,)
             for tensor, name in zip(outputs, node["names"], strict=True):
                 if name:
@@ -86,6 +98,12 @@ class GraphModule(Module):
         for part in path:
             owner = owner.children()[part]
         return getattr(owner, last)
+
+    def _frozen(self, path: str) -> bool:
+        owner: Module | None = self
+        for part in path.split("."):
+            owner = owner.children().get(part) if owner is not None else None
+        return isinstance(owner, Namespace) and owner.frozen
 
 
 def _build(structure: Any, known: list[Any]) -> Any:

@@ -65,9 +65,9 @@ class Op:
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         """Gradients for the inputs that are ``needed`` (None elsewhere), built with ``b`` from those of the outputs.
 
-        A ``None`` in ``douts`` is an output that nobody depends on.
+        A ``None`` in ``douts`` is an output that nobody depends on. Ops without such a rule raise NotImplementedError.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{node.path or self.name}: {self.name} has no gradient rule; no derivative can go through it")
 
     def lower(self, em: Emitter, node: Node) -> None:
         """Emits the steps. By default one step whose opcode has the op's name, operands as the node's, attributes as in ``steps_attrs``."""
