@@ -37,12 +37,11 @@ def main() -> int:
     parser.add_argument("--readme", type=Path, help="a Markdown file whose marked part is replaced by the tables")
     options = parser.parse_args()
     runs = [json.loads(path.read_text()) for path in options.results]
-    lines = report(runs)
-    print("\n".join(lines))
+    print("\n".join(report(runs)))
     if options.picture:
         picture(merged(runs), options.picture)
     if options.readme:
-        options.readme.write_text(replaced(options.readme.read_text(), lines))
+        options.readme.write_text(replaced(options.readme.read_text(), report(runs, details=False)))
     return 0
 
 
@@ -55,7 +54,7 @@ def merged(runs: Iterable[dict[str, Any]]) -> list[Result]:
     return list(found.values())
 
 
-def report(runs: Sequence[dict[str, Any]]) -> list[str]:
+def report(runs: Sequence[dict[str, Any]], *, details: bool = True) -> list[str]:
     """Where it was measured, then a table per kind. Raises SystemExit for runs that cannot be told together."""
     for what, values in {
         "machines": {run["machine"].get("cpu") for run in runs},
@@ -76,7 +75,7 @@ def report(runs: Sequence[dict[str, Any]]) -> list[str]:
     for kind, title in TITLES.items():
         results = [result for result in everything if result["kind"] == kind]
         if results:
-            lines += ["", f"**{title}**, milliseconds", "", *table(results)]
+            lines += ["", f"**{title}**, milliseconds", "", *table(results, details=details)]
     return lines
 
 
@@ -148,14 +147,17 @@ def row(result: Result, peers: Sequence[str] | None = None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def table(results: Sequence[Result]) -> list[str]:
-    """Nets by peers, geometric means, and below it every contender's time and what did not run."""
+def table(results: Sequence[Result], *, details: bool = True) -> list[str]:
+    """Nets by peers, geometric means; with ``details`` every contender's time and what did not run."""
     peers = peers_in(results)
     training = results[0]["kind"] == "train"
     heads = ["net", "batch", "wiesel", *peers, "best peer / wiesel (interval)", "best", "target"]
     heads += ["memory, wiesel / peer", "share of floor", "planned time / measured"] if training else []
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(row(result, peers) for result in results), ""]
-    lines += [*means(results), *explanation(results), ""]
+    lines += [*means(results), *explanation(results)]
+    if not details:
+        return lines
+    lines.append("")
     for result in results:
         times = ", ".join(f"{name} {milliseconds(about['times'])}" for name, about in result["contenders"].items())
         lines.append(f"- {result['net']}: {times}{sizes(result)}.")
@@ -164,12 +166,11 @@ def table(results: Sequence[Result]) -> list[str]:
 
 
 def means(results: Sequence[Result]) -> list[str]:
-    """Geometric means of ratios and of memory. The interval of a mean is made of the rows' ends, so it is wider than it need be."""
+    """Geometric means of the ratios, of memory and of the shares of the floor."""
     ratios = [found[1] for found in map(ratio_of, results) if found]
     lines = []
     if len(ratios) > 1:
-        median, low, high = (statistics.geometric_mean(getattr(r, end) for r in ratios) for end in ("median", "low", "high"))
-        mean = protocol.Ratio(median, low, high, min(r.confidence for r in ratios))
+        mean = protocol.mean(ratios)
         target = MEAN_TARGETS.get(results[0]["kind"])
         verdict = f", target {target:g}: {mean.verdict(target)}" if target else ""
         lines.append(f"Geometric mean of {len(ratios)} nets: {mean}{verdict}.")

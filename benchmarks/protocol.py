@@ -232,6 +232,12 @@ def ratio(ours: Sequence[float], peers: Sequence[float], *, confidence: float = 
     return Ratio(statistics.median(ratios), ratios[k - 1], ratios[-k], covers(k))
 
 
+def mean(ratios: Sequence[Ratio]) -> Ratio:
+    """The geometric mean. Its interval is made of the ends of all intervals, so it is wider than it need be."""
+    median, low, high = (statistics.geometric_mean(getattr(r, end) for r in ratios) for end in ("median", "low", "high"))
+    return Ratio(median, low, high, min(r.confidence for r in ratios))
+
+
 def rounds(contenders: Sequence[Contender], count: int, *, seconds: float, least: int) -> dict[str, list[float]]:
     """Median step times in seconds of each contender's turns, one per round."""
     times: dict[str, list[float]] = {c.name: [] for c in contenders}

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -114,8 +115,10 @@ def test_layer_lines() -> None:
     layer = layers.parse("n2 ih9 iw7 ic4 oc6 kh3 kw1 sh2 ph1 pw0 g2  # odd one")
     assert (layer.name, layer.sw, layer.dilw, layer.g) == ("odd one", 2, 1, 2)
     assert layer.flops == 2 * 2 * 5 * 4 * 6 * 3 * 1 * 2
+    assert layer.kind == "everything else"
+    assert layers.parse("n2 ih9 ic4 oc6 kh3 ph1  # plain").kind == "3x3, stride 1"
     found = layers.read(FOLDER / "layers.txt")
-    assert len(found) > 20
+    assert len(found) > 150
     assert len({layer.name for layer in found}) == len(found)
 
 
@@ -145,6 +148,7 @@ def test_comparison_gives_geometric_means_and_says_what_did_not_run() -> None:
     assert "0.50 of the peer's, target 0.7: reached" in text
     assert "Share of the floor, geometric mean without lenet5: 0.30, target 0.5: missed." in text
     assert "b: torch compiled did not run: no compiler" in text
+    assert "no compiler" not in "\n".join(compare.report([run_of(first, second)], details=False))
 
 
 def test_comparison_takes_the_last_measurement_of_a_net_and_one_machine_only() -> None:
@@ -210,6 +214,17 @@ def test_memory_of_a_step_is_what_it_adds_to_the_resident_memory(tmp_path: Path)
     found = pipe.growth(lambda _number: len(b"y" * (50 << 20)))
     assert found is None or 75 << 20 <= found <= 100 << 20
     assert len(kept) == 30 << 20
+
+
+def test_layers_are_averaged_by_class_and_direction() -> None:
+    lines = ["n1 ih9 ic4 oc6 kh3 ph1  # a", "n1 ih9 ic4 oc6 kh3 ph1  # b", "n1 ih9 ic4 oc6 kh1  # c"]
+    results = [
+        {"layer": asdict(layers.parse(line)), "direction": "forward", "flops": 1, "times": {"wiesel": [1.0] * 5, "torch nchw": [peer] * 5}}
+        for line, peer in zip(lines, (2.0, 8.0, 0.5), strict=True)
+    ]
+    text = layers.table(results, {}, 0.8)
+    assert "- 3x3, stride 1, forward: geometric mean of 2 4.00 (4.00-4.00), target 2: reached" in text
+    assert "- everything else, forward: geometric mean of 1 0.50 (0.50-0.50), target 1: missed" in text
 
 
 def test_peers_do_not_import_wiesel() -> None:
