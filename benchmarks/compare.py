@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nets
 import protocol
 
 TITLES = {"train": "Training step", "infer": "Inference"}
@@ -46,12 +47,13 @@ def main() -> int:
 
 
 def merged(runs: Iterable[dict[str, Any]]) -> list[Result]:
-    """The results of all runs in order, the last one of each kind, net and batch."""
+    """The results of all runs, the last one of each kind, net and batch; the nets in the order of nets.py."""
     found: dict[tuple[str, str, int], Result] = {}
     for run in runs:
         for result in run["results"]:
             found[result["kind"], result["net"], result["batch"]] = result
-    return list(found.values())
+    order = {name: i for i, name in enumerate(nets.CASES | nets.RECIPES)}
+    return sorted(found.values(), key=lambda result: order.get(result["net"], len(order)))
 
 
 def report(runs: Sequence[dict[str, Any]], *, details: bool = True) -> list[str]:
@@ -236,6 +238,8 @@ def picture(results: Sequence[Result], path: Path) -> None:
             middle = [r.median for _, r in found]
             ends = [[r.median - r.low for _, r in found], [r.high - r.median for _, r in found]]
             axis.bar(at, middle, width, yerr=ends, label=peer, error_kw={"linewidth": 0.8})
+        highest = max([ratio_to(peer, result).median for result in rows for peer in peers_of(result)], default=1.0)
+        axis.set_ylim(0.0, 1.25 * max(highest, 1.0))  # a disturbed round's interval may leave the picture
         axis.axhline(1.0, color="black", linewidth=0.8)
         axis.set_xticks(range(len(rows)), [f"{result['net']}\nbatch {result['batch']}" for result in rows], fontsize=8)
         axis.set_ylabel("peer's time / wiesel's")

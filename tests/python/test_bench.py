@@ -154,6 +154,8 @@ def test_comparison_gives_geometric_means_and_says_what_did_not_run() -> None:
 def test_comparison_takes_the_last_measurement_of_a_net_and_one_machine_only() -> None:
     old, new = result("a", 0.2, {}), result("a", 0.1, {})
     assert compare.merged([run_of(old), run_of(new)]) == [new]
+    last = result("resnet50", 0.1, {})
+    assert compare.merged([run_of(old, last)]) == [last, old], "in the order of nets.py"
     with pytest.raises(SystemExit, match="different machines make no table"):
         compare.report([run_of(old), run_of(new, cpu="other")])
 
