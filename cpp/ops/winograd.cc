@@ -43,7 +43,7 @@ struct Correlation {
   int64_t tiles_w() const { return div_up(ow, m()); }
   int64_t tiles() const { return n * tiles_h() * tiles_w(); }
   int64_t weight_place() const { return skewed(k * round_up(c, kPanel)); }  // floats between places of the transformed weights
-  int64_t weight_bytes() const { return places() * weight_place() * 4; }
+  int64_t weight_bytes() const { return ((places() - 1) * weight_place() + k * round_up(c, kPanel)) * 4; }
   bool team() const { return weight_bytes() >= kTeamWeights; }
 };
 
