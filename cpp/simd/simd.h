@@ -163,6 +163,48 @@ WL_INLINE void store_u8_partial(uint8_t* p, i32v v, int n) {
 #endif
 }
 
+// Lanes [first, first + n) of `v` from or to p[0 … n), other lanes as they are; n > 0, first + n <= kLanes.
+WL_INLINE f32v load_between(f32v v, const float* p, int first, int n) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  const float* lane0 = (const float*)((uintptr_t)p - first * sizeof(float));
+  return (f32v)_mm512_mask_loadu_ps((__m512)v, (__mmask16)(((1u << n) - 1) << first), lane0);
+#else
+  for (int i = 0; i < kLanes; ++i)
+    if (i >= first && i < first + n) v[i] = p[i - first];
+  return v;
+#endif
+}
+WL_INLINE void store_between(float* p, f32v v, int first, int n) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  _mm512_mask_storeu_ps((float*)((uintptr_t)p - first * sizeof(float)), (__mmask16)(((1u << n) - 1) << first), (__m512)v);
+#elif defined(__AVX2__) && WL_VECTOR_BYTES == 32
+  const i32v lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  _mm256_maskstore_ps((float*)((uintptr_t)p - first * sizeof(float)), (__m256i)((lane >= first) & (lane < first + n)), (__m256)v);
+#else
+  for (int i = 0; i < kLanes; ++i)
+    if (i >= first && i < first + n) p[i - first] = v[i];
+#endif
+}
+// The same with bytes.
+WL_INLINE i32v load_u8_between(i32v v, const uint8_t* p, int first, int n) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && WL_VECTOR_BYTES == 64
+  const __mmask16 mask = (__mmask16)(((1u << n) - 1) << first);
+  return (i32v)_mm512_mask_cvtepu8_epi32((__m512i)v, mask, _mm_maskz_loadu_epi8(mask, (const uint8_t*)((uintptr_t)p - first)));
+#else
+  for (int i = 0; i < kLanes; ++i)
+    if (i >= first && i < first + n) v[i] = p[i - first];
+  return v;
+#endif
+}
+WL_INLINE void store_u8_between(uint8_t* p, i32v v, int first, int n) {
+#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
+  _mm512_mask_cvtepi32_storeu_epi8((uint8_t*)((uintptr_t)p - first), (__mmask16)(((1u << n) - 1) << first), (__m512i)v);
+#else
+  for (int i = 0; i < kLanes; ++i)
+    if (i >= first && i < first + n) p[i - first] = (uint8_t)v[i];
+#endif
+}
+
 // A whole vector, or (tail) its first `lanes` lanes: for loops whose body serves both.
 template <bool tail>
 WL_INLINE f32v load_lanes(const float* p, int lanes) {

@@ -169,19 +169,6 @@ struct SumTile {
 };
 
 // --- out of planes ----------------------------------------------------------------------------------------------------------------------
-// Lanes [first, first + n) of `v` to p[0 … n).
-WL_INLINE void store_between(float* p, f32v v, int first, int n) {
-#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
-  _mm512_mask_storeu_ps((float*)((uintptr_t)p - first * sizeof(float)), (__mmask16)(((1u << n) - 1) << first), (__m512)v);
-#elif defined(__AVX2__) && WL_VECTOR_BYTES == 32
-  const i32v lane = {0, 1, 2, 3, 4, 5, 6, 7};
-  _mm256_maskstore_ps((float*)((uintptr_t)p - first * sizeof(float)), (__m256i)((lane >= first) & (lane < first + n)), (__m256)v);
-#else
-  for (int i = 0; i < kLanes; ++i)
-    if (i >= first && i < first + n) p[i - first] = v[i];
-#endif
-}
-
 // The general way out: any activation, on n vectors.
 __attribute__((noinline)) void activate(f32v* u, int n, const PlanarOutput& o) {
   for (int r = 0; r < n; ++r) u[r] = unary_slow(o.activation, u[r], set1(o.alpha), set1(o.beta));

@@ -31,6 +31,24 @@ WL_INLINE void store_index(int32_t* p, i32v index, int lanes) {
   store_lanes<tail>(reinterpret_cast<float*>(p), from_bits(index), lanes);
 }
 
+WL_INLINE i32v load_index_between(i32v v, const uint8_t* p, int first, int n) {
+  return load_u8_between(v, p, first, n);
+}
+WL_INLINE i32v load_index_between(i32v v, const int32_t* p, int first, int n) {
+  return bits(load_between(from_bits(v), reinterpret_cast<const float*>(p), first, n));
+}
+WL_INLINE void store_index_between(uint8_t* p, i32v index, int first, int n) {
+  store_u8_between(p, index, first, n);
+}
+WL_INLINE void store_index_between(int32_t* p, i32v index, int first, int n) {
+  store_between(reinterpret_cast<float*>(p), from_bits(index), first, n);
+}
+
+// Columns of at most kHalf channels share a vector in pairs, where lanes can be masked anywhere.
+constexpr int kHalf = kLanes / 2;
+constexpr bool kPairs = WL_VECTOR_BYTES == 64;
+constexpr uint8_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
 // --- the taps of one output column ---
 WL_INLINE int64_t ceil_div(int64_t a, int64_t b) {
   return a <= 0 ? -(-a / b) : (a + b - 1) / b;
@@ -105,13 +123,49 @@ WL_INLINE void max_column(const PoolRow& w, const float* x, Taps taps, int64_t p
                                (int)(w.channels - c));
 }
 
+// Output columns p and p + 1 with all their taps inside.
+template <int kh, int kw, class Index>
+WL_INLINE void max_pair(const PoolRow& w, const float* x, int64_t p, float* y, Index* index) {
+  const int64_t tap = w.dilation * w.x_col, next = w.stride * w.x_col;
+  const int64_t first = w.first_row * w.taps;
+  const int n = (int)w.channels;
+  x += (p * w.stride + w.start) * w.x_col;
+  const auto load_pair = [&](const float* at) __attribute__((always_inline)) {
+    return load_between(load_partial(at, n), at + next, kHalf, n);
+  };
+  f32v best = load_pair(x);
+  i32v winner = set1_index(first);
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < kh; ++r)
+#pragma GCC unroll 4
+    for (int64_t t = r == 0; t < kw; ++t) {
+      const f32v value = load_pair(x + r * w.x_row + t * tap);
+      const i32v take = wins(value, best);
+      best = select(take, value, best);
+      if (index) winner = select_index(take, set1_index(first + r * w.taps + t), winner);
+    }
+  y += p * w.y_col;
+  store_partial(y, best, n);
+  store_between(y + w.y_col, best, kHalf, n);
+  if (!index) return;
+  index += p * w.index_col;
+  store_index<true>(index, winner, n);
+  store_index_between(index + w.index_col, winner, kHalf, n);
+}
+
 template <class Index>
 WL_INLINE void max_any(const PoolRow& w, const float* x, float* y, Index* index) {
   const int64_t shape = w.rows == w.taps ? w.taps : 0;
+  const bool pairs = kPairs && w.channels <= kHalf;
   for (int64_t p = 0; p < w.columns; ++p) {
     const Taps taps = taps_inside(p * w.stride + w.start, w.taps, w.dilation, w.width);
     const bool whole = taps.end - taps.begin == w.taps;
-    if (whole && shape == 2)
+    const bool pair = pairs && whole && p + 1 < w.columns && (p + 1) * w.stride + w.start + (w.taps - 1) * w.dilation < w.width;
+    if (pair && shape == 2)
+      max_pair<2, 2>(w, x, p++, y, index);
+    else if (pair && shape == 3)
+      max_pair<3, 3>(w, x, p++, y, index);
+    else if (whole && shape == 2)
       max_column<2, 2>(w, x, taps, p, y, index);
     else if (whole && shape == 3)
       max_column<3, 3>(w, x, taps, p, y, index);
@@ -155,9 +209,29 @@ WL_INLINE void tile_column(const PoolRow& w, int64_t taps, int64_t p, const floa
   if (c < w.channels) tile_lanes<kh, kw, true>(w.x_row, w.x_col, w.rows, taps, w.taps, dy + c, index + c, dx + c, (int)(w.channels - c));
 }
 
+// All columns of windows 2x2 where pixels lie side by side: both taps of a window row are one run of 2 * channels lanes.
+template <class Index>
+WL_INLINE void tile_pairs(const PoolRow& w, int64_t columns, const float* dy, const Index* index, float* dx) {
+  const int n = (int)w.channels;
+  const i32v second = load_u8_between(set1_index(0), kOnes, n, n);  // 1 in the lanes of the second tap
+  for (int64_t p = 0; p < columns; ++p, dy += w.y_col, index += w.index_col, dx += 2 * n) {
+    const f32v gradient = load_between(load_partial(dy, n), dy, n, n);
+    const i32v winner = load_index_between(load_index<true>(index, n), index, n, n);
+    for (int r = 0; r < 2; ++r) {
+      const f32v v = select(winner == second + set1_index(2 * r), gradient, zero());
+      2 * n == kLanes ? store(dx + r * w.x_row, v) : store_partial(dx + r * w.x_row, v, 2 * n);
+    }
+  }
+}
+
 template <class Index>
 void max_bwd_tiles(const PoolRow& w, const float* dy, const Index* index, float* dx) {
-  for (int64_t p = 0; p < w.columns; ++p) {
+  int64_t p = 0;
+  if (kPairs && w.channels <= kHalf && w.x_col == w.channels && w.rows == 2 && w.taps == 2) {
+    p = w.width / 2 < w.columns ? w.width / 2 : w.columns;
+    tile_pairs(w, p, dy, index, dx);
+  }
+  for (; p < w.columns; ++p) {
     const int64_t left = w.width - p * w.taps, taps = left < w.taps ? left : w.taps;
     if (taps == 2 && w.rows == 2 && w.taps == 2)
       tile_column<2, 2>(w, taps, p, dy, index, dx);
