@@ -1,4 +1,5 @@
-// Batch normalisation over all axes but the last: statistics, normalise (+ activation + residual), its gradient, running statistics.
+// Batch normalisation over all axes but the last: statistics, normalise (+
+// activation + residual), its gradient, running statistics.
 #include "kernels/eltwise/eltwise.h"
 #include "kernels/reduce/reduce.h"
 #include "ops/axes.h"
@@ -27,7 +28,8 @@ Status verify_vectors(const Step& s, int first, int last, int64_t channels) {
   return Status::good();
 }
 
-// --- bn_stats -------------------------------------------------------------------------------------------------------------------------
+// --- bn_stats
+// -------------------------------------------------------------------------------------------------------------------------
 
 Status verify_stats(const Step& s) {
   WL_TRY(check_arity(s, 1, 1, 2, 2));
@@ -48,7 +50,8 @@ void run_stats(const Step& s, const Run& r) {
   const ChannelRows<1> view({&x});
   const ReduceKernels& k = *r.kernels->reduce;
   const int64_t c = view.channels, tasks = view.tasks(kMostPartials);
-  const float* shift = x.f32();  // the first row: differences from it are small where the spread is, whatever the mean
+  const float* shift = x.f32();  // the first row: differences from it are small
+                                 // where the spread is, whatever the mean
   parallel_for(r, tasks, 0.4 * (double)(view.rows * c), [&](int64_t task, int) {
     float *mean = floats(r, 4 * c * task), *m2 = mean + c, *run_mean = m2 + c, *run_m2 = run_mean + c;
     double seen = 0;
@@ -76,7 +79,16 @@ void run_stats(const Step& s, const Run& r) {
   }
 }
 
-// --- bn_apply -------------------------------------------------------------------------------------------------------------------------
+// y = (x - mean) * scale + shift: forward and, where y is not kept, backward.
+void scale_and_shift(int64_t c, const float* var, const float* gamma, const float* beta, float eps, float* scale, float* shift) {
+  for (int64_t i = 0; i < c; ++i) {
+    scale[i] = (gamma ? gamma[i] : 1.0f) / __builtin_sqrtf(var[i] + eps);
+    shift[i] = beta ? beta[i] : 0.0f;
+  }
+}
+
+// --- bn_apply
+// -------------------------------------------------------------------------------------------------------------------------
 
 Status verify_apply(const Step& s) {
   WL_TRY(check_arity(s, 3, 6, 1, 1));
@@ -104,10 +116,7 @@ void run_apply(const Step& s, const Run& r) {
   float *scale = floats(r, 0), *shift = scale + c;
   const float *var = s.in[2]->f32(), *gamma = s.in[3] ? s.in[3]->f32() : nullptr, *beta = s.in[4] ? s.in[4]->f32() : nullptr;
   const float eps = (float)s.f(AttrKey::eps, 1e-5);
-  for (int64_t i = 0; i < c; ++i) {
-    scale[i] = (gamma ? gamma[i] : 1.0f) / __builtin_sqrtf(var[i] + eps);
-    shift[i] = beta ? beta[i] : 0.0f;
-  }
+  scale_and_shift(c, var, gamma, beta, eps, scale, shift);
   const int64_t tasks = view.tasks();
   parallel_for(r, tasks, 0.3 * (double)(view.rows * c), [&](int64_t task, int) {
     // Backwards: what the pass before read or wrote last is still in cache.
@@ -124,7 +133,8 @@ void run_apply(const Step& s, const Run& r) {
   });
 }
 
-// --- bn_bwd ---------------------------------------------------------------------------------------------------------------------------
+// --- bn_bwd
+// ---------------------------------------------------------------------------------------------------------------------------
 
 Status verify_grad(const Step& s) {
   WL_TRY(check_arity(s, 4, 7, 1, 4));
@@ -137,7 +147,7 @@ Status verify_grad(const Step& s) {
   WL_TRY(verify_vectors(s, 2, 5, dx.dim_from_end(0)));
   WL_TRY(verify_kind(s));
   if (s.i(AttrKey::activation) != (int64_t)UnaryKind::none) {
-    WL_CHECK(s.in[6], "%s: the gradient of the activation needs y", s.path);
+    WL_CHECK(s.in[6] || !s.i(AttrKey::frozen), "%s: with frozen statistics the gradient of the activation needs y", s.path);
     WL_CHECK(unary_saves(s.i(AttrKey::activation)) != 'x', "%s: this activation's gradient needs its input, which is not kept", s.path);
   }
   if (s.in[6]) WL_TRY(check_rows(s, *s.in[6], dx, "y"));
@@ -156,7 +166,7 @@ ChannelRows<5> grad_view(const Step& s) {
 
 void choose_grad(const Step& s, const Kernels&, int, Choice* choice) {
   const auto view = grad_view(s);
-  choice->workspace = round_up((2 * view.tasks(kMostPartials) + 5) * view.channels * (int64_t)sizeof(float), kCacheLine);
+  choice->workspace = round_up((2 * view.tasks(kMostPartials) + 7) * view.channels * (int64_t)sizeof(float), kCacheLine);
 }
 
 void run_grad(const Step& s, const Run& r) {
@@ -169,8 +179,10 @@ void run_grad(const Step& s, const Run& r) {
   if (activation == UnaryKind::none) y = nullptr;
   const float alpha = (float)s.f(AttrKey::alpha), beta = (float)s.f(AttrKey::beta), eps = (float)s.f(AttrKey::eps, 1e-5);
   const float *mean = s.in[2]->f32(), *var = s.in[3]->f32(), *gamma = s.in[4] ? s.in[4]->f32() : nullptr;
-  float *a = floats(r, 0), *b = a + c, *shift = b + c, *sum_g = shift + c, *sum_gx = sum_g + c, *partial = sum_gx + c;
+  float *a = floats(r, 0), *b = a + c, *shift = b + c, *sum_g = shift + c, *sum_gx = sum_g + c, *y_scale = sum_gx + c,
+        *y_offset = y_scale + c, *partial = y_offset + c;
 
+  scale_and_shift(c, var, gamma, s.in[5] ? s.in[5]->f32() : nullptr, eps, y_scale, y_offset);
   for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] = 0.0f;
   if (!frozen || dgamma || dbeta) {
     parallel_for(r, partials, 0.5 * (double)(view.rows * c), [&](int64_t task, int) {
@@ -181,7 +193,8 @@ void run_grad(const Step& s, const Run& r) {
         p.dy = dy.f32() + offset[2], p.dy_row = view.row_stride(2);
         p.y = y ? y->f32() + offset[3] : nullptr, p.y_row = view.row_stride(3);
         p.x = x.f32() + offset[1], p.x_row = view.row_stride(1);
-        p.mean = mean, p.activation = activation, p.alpha = alpha, p.beta = beta;
+        p.mean = mean, p.scale = y_scale, p.offset = y_offset;
+        p.activation = activation, p.alpha = alpha, p.beta = beta;
         r.kernels->reduce->bn_sums(rows, c, p, sums, sums + c);
       });
     });
@@ -205,7 +218,7 @@ void run_grad(const Step& s, const Run& r) {
       p.dy = dy.f32() + offset[2], p.dy_row = view.row_stride(2);
       p.y = y ? y->f32() + offset[3] : nullptr, p.y_row = view.row_stride(3);
       p.x = frozen ? nullptr : x.f32() + offset[1], p.x_row = view.row_stride(1);
-      p.mean = mean, p.a = a, p.b = b, p.shift = shift;
+      p.mean = mean, p.a = a, p.b = b, p.shift = shift, p.scale = y_scale, p.offset = y_offset;
       p.dx = dx.f32() + offset[0], p.dx_row = view.row_stride(0);
       p.dresidual = dresidual ? dresidual->f32() + offset[4] : nullptr, p.dresidual_row = view.row_stride(4);
       p.activation = activation, p.alpha = alpha, p.beta = beta;
@@ -214,7 +227,8 @@ void run_grad(const Step& s, const Run& r) {
   });
 }
 
-// --- bn_running -----------------------------------------------------------------------------------------------------------------------
+// --- bn_running
+// -----------------------------------------------------------------------------------------------------------------------
 
 Status verify_running(const Step& s) {
   WL_TRY(check_arity(s, 5, 5, 2, 2));
@@ -227,7 +241,8 @@ Status verify_running(const Step& s) {
   return check_real(s, AttrKey::momentum, "momentum", 0, 1);
 }
 
-// running += momentum * (new - running); the variance is made unbiased first (torch).
+// running += momentum * (new - running); the variance is made unbiased first
+// (torch).
 void run_running(const Step& s, const Run&) {
   const int64_t c = s.in[2]->dim_from_end(0), count = s.in[2]->elements() / c;
   const float momentum = (float)s.f(AttrKey::momentum, 0.1), keep = (float)(1.0 - s.f(AttrKey::momentum, 0.1));

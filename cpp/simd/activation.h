@@ -119,6 +119,14 @@ WL_INLINE void with_activation_grad(UnaryKind kind, float alpha, float beta, Bod
   body([=](f32v s, f32v dy) { return unary_grad_slow(kind, s, dy, a, b); });
 }
 
+// The same with grad(v, dy) for the input v of an activation whose derivative is read off its output.
+template <class Body>
+WL_INLINE void with_activation_grad_at(UnaryKind kind, float alpha, float beta, Body&& body) {
+  const f32v a = set1(alpha), b = set1(beta);
+  if (kind == UnaryKind::relu) return body([](f32v v, f32v dy) { return unary_grad<UnaryKind::relu>(v, dy, zero(), zero()); });
+  body([=](f32v v, f32v dy) { return unary_grad_slow(kind, unary_slow(kind, v, a, b), dy, a, b); });
+}
+
 }  // namespace
 }  // namespace WL_ISA
 }  // namespace wl

@@ -160,6 +160,26 @@ static void check_grad(const wl::Kernels& k) {
         }
 }
 
+// Without y its mask is that of bn_apply on the same operands, to the bit.
+static void check_mask_from_x(const wl::Kernels& k) {
+  for (const Shape& s : kShapes)
+    for (int kind : {(int)UnaryKind::relu, (int)UnaryKind::relu6, (int)UnaryKind::leaky_relu})
+      for (int with : {0, 1}) {
+        Random random(17);
+        Picture x(s.n, s.h, s.w, s.c, s.border), y(s.n, s.h, s.w, s.c, s.border), dy(s.n, s.h, s.w, s.c, s.border),
+            dx(s.n, s.h, s.w, s.c, s.border), again(s.n, s.h, s.w, s.c, s.border);
+        Parameters p(s.c, random);
+        for (Picture* q : {&x, &dy}) q->fill([&](int64_t) { return random.real(); });
+        const wl::Tensor *gamma = with ? &p.tgamma : nullptr, *beta = with ? &p.tbeta : nullptr;
+        const auto attrs = [&](OpRun op) { return op.attr(AttrKey::activation, kind).attr(AttrKey::alpha, 0.1).attr(AttrKey::eps, kEps); };
+        attrs(OpRun(Opcode::bn_apply, {&x.t, &p.tmean, &p.tvar, gamma, beta}, {&y.t})).run(k);
+        attrs(OpRun(Opcode::bn_bwd, {&x.t, &dy.t, &p.tmean, &p.tvar, gamma, beta, &y.t}, {&dx.t})).run(k);
+        attrs(OpRun(Opcode::bn_bwd, {&x.t, &dy.t, &p.tmean, &p.tvar, gamma, beta}, {&again.t})).run(k, 2);
+        CHECK(dx.values() == again.values(), "%s c %d kind %d", k.isa, (int)s.c, kind);
+        CHECK(again.storage.intact(), "%s", k.isa);
+      }
+}
+
 static void check_running(const wl::Kernels& k) {
   Guarded<float> mean(5), var(5), old_mean(5), old_var(5), x(35);
   Random random;
@@ -184,7 +204,8 @@ static void check_refusals() {
   refused(OpRun(Opcode::bn_stats, {&wide}, {&c, &c}), "channels with a stride");
   refused(OpRun(Opcode::bn_apply, {&x, &c, &wrong}, {&x}), "a variance of other extent");
   refused(OpRun(Opcode::bn_apply, {&x, &c, &c}, {&x}).attr(AttrKey::eps, -1.0), "a negative eps");
-  refused(OpRun(Opcode::bn_bwd, {&x, &x, &c, &c}, {&x}).attr(AttrKey::activation, (int)UnaryKind::relu), "relu without y");
+  refused(OpRun(Opcode::bn_bwd, {&x, &x, &c, &c}, {&x}).attr(AttrKey::activation, (int)UnaryKind::relu).attr(AttrKey::frozen, 1),
+          "relu without y");
   refused(OpRun(Opcode::bn_bwd, {&x, &x, &c, &c, nullptr, nullptr, &x}, {&x}).attr(AttrKey::activation, (int)UnaryKind::gelu), "gelu");
   refused(OpRun(Opcode::bn_running, {&c, &c, &x, &c, &c}, {&c, &c}).attr(AttrKey::momentum, 2.0), "momentum 2");
 }
@@ -194,6 +215,7 @@ int main() {
     check_stats(k);
     check_apply(k);
     check_grad(k);
+    check_mask_from_x(k);
     check_running(k);
   });
   check_refusals();

@@ -154,8 +154,33 @@ def test_the_mask_of_relu_is_applied_to_pooled_gradients():
     grad = [node for node in fused.nodes if node.entry == "grad"]
     mask = next(node for node in grad if node.attrs.get("kind") == "relu")
     assert mask.outputs[0].type.shape == (BATCH, 2, 2, 3)
-    assert fused.grads["b"].producer.inputs[0] is mask.outputs[0]
+    assert fused.grads["b"] is mask.outputs[1]
     same_results(graph, fused, tolerance=1e-6)  # the seed, a constant, is float32
+
+
+def test_the_gradient_of_a_bias_is_summed_where_the_mask_is_applied():
+    from wiesel.passes.autodiff import differentiate
+
+    def build(t):
+        x = t.input("x", Type((BATCH, 5, 5, 2)))
+        y = ops.relu(ops.conv2d(x, t.param("w", Type((3, 3, 2, 3))), t.param("b", Type((3,)))))
+        return {"loss": ops.sum(ops.square(ops.conv2d(y, t.param("v", Type((3, 3, 3, 1))))))}
+
+    graph = differentiate(trace(build), ["w", "b", "v"])
+    fused = fuse(graph.copy(), training=True)
+    assert fused.grads["b"].producer.op.name == "unary_bwd"
+    assert fused.grads["b"].index == 1
+    same_results(graph, fused, tolerance=1e-6)
+
+
+def test_the_mask_behind_batch_norm_needs_no_y_but_behind_a_residual_sum():
+    graph = residual_net(True)
+    fused = fuse(graph.copy(), training=True)
+    masked = [node for node in fused.nodes if node.op.name == "bn_bwd" and node.attrs["activation"] == "relu"]
+    residuals = sum(len(node.inputs) > 5 and node.inputs[5] is not None for node in fused.nodes if node.op.name == "bn_apply")
+    assert sum(len(node.inputs) == 7 for node in masked) == residuals
+    assert any(len(node.inputs) < 7 for node in masked)
+    same_results(graph, fused)
 
 
 def test_pooling_without_a_gradient_keeps_no_index():

@@ -1,4 +1,5 @@
-// Maps with parameters per channel (normalisation, batch normalisation) and across channels (local response normalisation).
+// Maps with parameters per channel (normalisation, batch normalisation) and
+// across channels (local response normalisation).
 #pragma once
 #include "kernels/eltwise/eltwise.h"
 #include "simd/activation.h"
@@ -8,7 +9,8 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-// Bytes become floats lane by lane; both forms touch exactly the described elements.
+// Bytes become floats lane by lane; both forms touch exactly the described
+// elements.
 WL_INLINE f32v widen(const float* p, Whole) {
   return load(p);
 }
@@ -37,7 +39,8 @@ void normalize_kernel(int64_t rows, int64_t channels, const T* x, int64_t x_row,
   plain(rows - done, channels, x + done * x_row, x_row, mean, scale, y + done * y_row, y_row);
 }
 
-// --- batch normalisation --------------------------------------------------------------------------------------------------------------
+// --- batch normalisation
+// --------------------------------------------------------------------------------------------------------------
 
 template <bool residual, class Act>
 WL_INLINE void bn_apply_rows(int64_t rows, int64_t width, const BnApply& p, Act act) {
@@ -74,16 +77,19 @@ void bn_apply_kernel(int64_t rows, int64_t channels, const BnApply& p) {
   });
 }
 
-template <bool frozen, bool residual, class Grad>
+// `kept`: y is read; else it is computed anew from x.
+template <bool kept, bool frozen, bool residual, class Grad>
 WL_INLINE void bn_grad_rows(int64_t rows, int64_t width, const BnGrad& p, Grad grad) {
   for (int64_t r = 0; r < rows; ++r) {
     const float* dy = p.dy + r * p.dy_row;
     const float *y = p.y ? p.y + r * p.y_row : dy, *x = frozen ? dy : p.x + r * p.x_row;
     float *dx = p.dx + r * p.dx_row, *dresidual = residual ? p.dresidual + r * p.dresidual_row : dx;
     for_vectors(width, [&](int64_t i, auto at) {
-      const f32v g = grad(at.get(y + i), at.get(dy + i));
+      const f32v d = frozen ? zero() : at.get(x + i) - at.get(p.mean + i);
+      const f32v saved = kept ? at.get(y + i) : fma(d, at.get(p.scale + i), at.get(p.offset + i));
+      const f32v g = grad(saved, at.get(dy + i));
       f32v v = at.get(p.a + i) * g;
-      if (!frozen) v = fma(at.get(x + i) - at.get(p.mean + i), at.get(p.b + i), v) + at.get(p.shift + i);
+      if (!frozen) v = fma(d, at.get(p.b + i), v) + at.get(p.shift + i);
       at.put(dx + i, v);
       if (residual) at.put(dresidual + i, g);
     });
@@ -94,7 +100,8 @@ void bn_grad_kernel(int64_t rows, int64_t channels, const BnGrad& p) {
   const bool gapless = p.dy_row == channels && p.dx_row == channels && (!p.y || p.y_row == channels) && (!p.x || p.x_row == channels) &&
                        (!p.dresidual || p.dresidual_row == channels);
   const int64_t merge = merge_of(rows, channels, gapless), done = rows / merge * merge;
-  float storage[4][kMaxWidth];
+  const bool frozen = !p.x, residual = p.dresidual, kept = p.y || p.activation == UnaryKind::none;
+  float storage[6][kMaxWidth];
   BnGrad merged = p, rest = p;
   merged.a = repeat(p.a, channels, merge, storage[0]);
   merged.dy_row *= merge, merged.y_row *= merge, merged.dx_row *= merge, merged.x_row *= merge, merged.dresidual_row *= merge;
@@ -107,22 +114,32 @@ void bn_grad_kernel(int64_t rows, int64_t channels, const BnGrad& p) {
     merged.b = repeat(p.b, channels, merge, storage[2]);
     merged.shift = repeat(p.shift, channels, merge, storage[3]);
   }
-  with_activation_grad(p.y ? p.activation : UnaryKind::none, p.alpha, p.beta, [&](auto grad) {
-    const auto both = [&](auto rows_kernel) {
-      rows_kernel(rows / merge, merge * channels, merged);
-      rows_kernel(rows - done, channels, rest);
-    };
-    const bool frozen = !p.x, residual = p.dresidual;
-    if (frozen && residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<true, true>(n, w, q, grad); });
-    if (frozen && !residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<true, false>(n, w, q, grad); });
-    if (!frozen && residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<false, true>(n, w, q, grad); });
-    if (!frozen && !residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<false, false>(n, w, q, grad); });
+  if (!kept) {
+    merged.scale = repeat(p.scale, channels, merge, storage[4]);
+    merged.offset = repeat(p.offset, channels, merge, storage[5]);
+  }
+  const auto both = [&](auto rows_kernel) {
+    rows_kernel(rows / merge, merge * channels, merged);
+    rows_kernel(rows - done, channels, rest);
+  };
+  if (!kept)
+    return with_activation_grad_at(p.activation, p.alpha, p.beta, [&](auto grad) {
+      if (residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<false, false, true>(n, w, q, grad); });
+      if (!residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<false, false, false>(n, w, q, grad); });
+    });
+  with_activation_grad(p.activation, p.alpha, p.beta, [&](auto grad) {
+    if (frozen && residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<true, true, true>(n, w, q, grad); });
+    if (frozen && !residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<true, true, false>(n, w, q, grad); });
+    if (!frozen && residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<true, false, true>(n, w, q, grad); });
+    if (!frozen && !residual) both([&](int64_t n, int64_t w, const BnGrad& q) { bn_grad_rows<true, false, false>(n, w, q, grad); });
   });
 }
 
-// --- local response normalisation -----------------------------------------------------------------------------------------------------
+// --- local response normalisation
+// -----------------------------------------------------------------------------------------------------
 
-// Σ of `window` neighbouring terms, for the channels from c on; the terms lie between zeros, so that no window is cut.
+// Σ of `window` neighbouring terms, for the channels from c on; the terms lie
+// between zeros, so that no window is cut.
 WL_INLINE f32v window_sum(const float* padded, int64_t c, int64_t window, int lanes) {
   f32v sum = zero();
   for (int64_t j = 0; j < window; ++j) sum = sum + (lanes == kLanes ? load(padded + c + j) : load_partial(padded + c + j, lanes));
@@ -137,7 +154,8 @@ WL_INLINE f32v lrn_power(f32v d, float beta) {
   return exp(-beta * log(d));
 }
 
-// scratch[0…channels) gets d = k + alpha * Σ x² over each channel's window; the rest of scratch is used.
+// scratch[0…channels) gets d = k + alpha * Σ x² over each channel's window; the
+// rest of scratch is used.
 WL_INLINE void lrn_denominator(const Lrn& p, const float* x, float* scratch) {
   float *d = scratch, *squares = scratch + p.channels;
   zero_fill(squares, p.before);
@@ -157,8 +175,8 @@ void lrn_kernel(const Lrn& p, const float* x, float* y, float* scratch) {
   for_vectors(p.channels, [&](int64_t c, auto at) { at.put(y + c, at.get(x + c) * lrn_power(at.get(scratch + c), p.beta)); });
 }
 
-// dx[i] = dy[i] d[i]^-beta - 2 alpha beta x[i] Σ dy[j] y[j] / d[j] over the channels j whose window holds i: `after` before i, `before`
-// after it.
+// dx[i] = dy[i] d[i]^-beta - 2 alpha beta x[i] Σ dy[j] y[j] / d[j] over the
+// channels j whose window holds i: `after` before i, `before` after it.
 void lrn_grad_kernel(const Lrn& p, const float* x, const float* y, const float* dy, float* dx, float* scratch) {
   lrn_denominator(p, x, scratch);
   float *d = scratch, *terms = scratch + p.channels;

@@ -30,11 +30,11 @@ struct BnApply {  // y[r][c] = act((x[r][c] - mean[c]) * scale[c] + shift[c] + r
 struct BnGrad {  // g = dy * act'(y); dx[r][c] = a[c] * g + b[c] * (x[r][c] - mean[c]) + shift[c]; dresidual = g
   const float* dy;
   int64_t dy_row;
-  const float* y;  // null: no activation
+  const float* y;  // null, with an activation: y = act((x - mean) * scale + offset), by the same operations as bn_apply
   int64_t y_row;
-  const float* x;  // null: dx = a * g (then mean, b and shift are not read)
+  const float* x;  // null: dx = a * g (then mean, b and shift are not read, and y is there if there is an activation)
   int64_t x_row;
-  const float *mean, *a, *b, *shift;
+  const float *mean, *a, *b, *shift, *scale, *offset;  // scale and offset are read where y is null and there is an activation
   float* dx;
   int64_t dx_row;
   float* dresidual;  // null: not wanted

@@ -1,4 +1,5 @@
-// The same in a few loops: documentation and oracle. Vectors have one lane here.
+// The same in a few loops: documentation and oracle. Vectors have one lane
+// here.
 #include "kernels/eltwise/eltwise.h"
 #include "simd/activation.h"
 #include "simd/philox.h"
@@ -69,7 +70,11 @@ void bn_grad_ref(int64_t rows, int64_t channels, const BnGrad& p) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < channels; ++c) {
       float g = p.dy[r * p.dy_row + c];
-      if (p.y) g = one_grad(p.activation, p.y[r * p.y_row + c], g, p.alpha, p.beta);
+      if (p.activation != UnaryKind::none) {
+        const float y =
+            p.y ? p.y[r * p.y_row + c] : one(p.activation, (p.x[r * p.x_row + c] - p.mean[c]) * p.scale[c] + p.offset[c], p.alpha, p.beta);
+        g = one_grad(p.activation, y, g, p.alpha, p.beta);
+      }
       float v = p.a[c] * g;
       if (p.x) v += p.b[c] * (p.x[r * p.x_row + c] - p.mean[c]) + p.shift[c];
       p.dx[r * p.dx_row + c] = v;

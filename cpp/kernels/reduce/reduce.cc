@@ -8,7 +8,8 @@ namespace WL_ISA {
 namespace {
 
 constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
-constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are added up before they join the others
+constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are
+                                     // added up before they join the others
 
 WL_INLINE f32v max_nan(f32v m, f32v x) {
   return select((x > m) | (x != x), x, m);
@@ -66,12 +67,15 @@ void rows_any(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64
   rows_kernel<ReduceKind::sum>(rows, cols, x, x_row, out);
 }
 
-// --- sums over rows, per channel --------------------------------------------------------------------------------------------------------
+// --- sums over rows, per channel
+// --------------------------------------------------------------------------------------------------------
 //
-// `Sources` describes what is added: at(r, i, access, sums) adds the terms of row r at columns i… to sums[0…terms). The rows of a tile are
-// taken four at a time, so that accumulators in memory are touched once per four rows.
+// `Sources` describes what is added: at(r, i, access, sums) adds the terms of
+// row r at columns i… to sums[0…terms). The rows of a tile are taken four at a
+// time, so that accumulators in memory are touched once per four rows.
 
-// acc[t][c] += Σ over `rows` rows of width `width`; merged rows give `merge` partial sums per channel, folded in order.
+// acc[t][c] += Σ over `rows` rows of width `width`; merged rows give `merge`
+// partial sums per channel, folded in order.
 template <int terms, class Source>
 WL_INLINE void add_tile(int64_t rows, int64_t width, const Source& source, float (*acc)[kMaxWidth]) {
   int64_t r = 0;
@@ -102,8 +106,9 @@ WL_INLINE void fold(int64_t channels, int64_t merge, const float* acc, float* ou
   });
 }
 
-// out[t][c] += Σ_r terms: tiles of rows are summed on their own and then added. make(merge, first) gives the source of rows
-// `first`, `first + merge` … merged by `merge`.
+// out[t][c] += Σ_r terms: tiles of rows are summed on their own and then added.
+// make(merge, first) gives the source of rows `first`, `first + merge` … merged
+// by `merge`.
 template <int terms, class Make>
 WL_INLINE void add_rows(int64_t rows, int64_t channels, int64_t merge, const Make& make, float* const (&out)[terms]) {
   float acc[terms][kMaxWidth];
@@ -174,8 +179,10 @@ void merge_moments_kernel(int64_t channels, double n_a, float* mean_a, float* m2
   });
 }
 
-// One sweep: sums of d = x - pilot and of d², where the pilot is the mean of the tile's first k rows. About the tile's own mean,
-// n (mean - pilot)² <= M2 n / k, so at most a factor n / k of precision is lost, whatever the data; tiles keep n / k below about 130.
+// One sweep: sums of d = x - pilot and of d², where the pilot is the mean of
+// the tile's first k rows. About the tile's own mean, n (mean - pilot)² <= M2 n
+// / k, so at most a factor n / k of precision is lost, whatever the data; tiles
+// keep n / k below about 130.
 WL_INLINE void tile_moments(int64_t rows, int64_t channels, const float* x, int64_t x_row, const float* shift, float* mean, float* m2) {
   const int64_t merge = merge_of(rows, channels, x_row == channels), pilot_rows = rows < 4 * merge ? rows : 4 * merge;
   float pilot[kMaxWidth], repeated[kMaxWidth], sum[kMaxWidth], squares[kMaxWidth];
@@ -222,26 +229,44 @@ void moments_kernel(int64_t rows, int64_t channels, const float* x, int64_t x_ro
   }
 }
 
+// `kept`: y is read; else it is computed anew from x.
+template <bool kept, class Grad>
+WL_INLINE void bn_sums_rows(int64_t rows, int64_t c0, int64_t n, int64_t merge, const BnSums& p, Grad grad, float* sum_g, float* sum_gx) {
+  float storage[3][kMaxWidth];
+  const float* repeated[3] = {repeat(p.mean + c0, n, merge, storage[0])};
+  if (!kept) repeated[1] = repeat(p.scale + c0, n, merge, storage[1]), repeated[2] = repeat(p.offset + c0, n, merge, storage[2]);
+  const auto make = [&](int64_t merged_by, int64_t first) {
+    const float *dy = p.dy + c0 + first * p.dy_row, *x = p.x + c0 + first * p.x_row, *y = p.y ? p.y + c0 + first * p.y_row : dy;
+    const bool merged = merged_by > 1;
+    const float *mean = merged ? repeated[0] : p.mean + c0,
+                *scale = kept     ? mean
+                         : merged ? repeated[1]
+                                  : p.scale + c0,
+                *offset = kept     ? mean
+                          : merged ? repeated[2]
+                                   : p.offset + c0;
+    const int64_t dy_row = merged_by * p.dy_row, x_row = merged_by * p.x_row, y_row = p.y ? merged_by * p.y_row : dy_row;
+    return [=](int64_t r, int64_t i, auto at, f32v* s) {
+      const f32v d = at.get(x + r * x_row + i) - at.get(mean + i);
+      const f32v saved = kept ? at.get(y + r * y_row + i) : fma(d, at.get(scale + i), at.get(offset + i));
+      s[0] = grad(saved, at.get(dy + r * dy_row + i));
+      s[1] = s[0] * d;
+    };
+  };
+  add_rows<2>(rows, n, merge, make, {sum_g + c0, sum_gx + c0});
+}
+
 void bn_sums_kernel(int64_t rows, int64_t channels, const BnSums& p, float* sum_g, float* sum_gx) {
   for (int64_t c0 = 0; c0 < channels; c0 += kMaxWidth) {
     const int64_t n = channels - c0 < kMaxWidth ? channels - c0 : kMaxWidth;
     const bool gapless = n == channels && p.dy_row == n && p.x_row == n && (!p.y || p.y_row == n);
     const int64_t merge = merge_of(rows, n, gapless);
-    float storage[kMaxWidth];
-    const float* repeated = repeat(p.mean + c0, n, merge, storage);
-    with_activation_grad(p.y ? p.activation : UnaryKind::none, p.alpha, p.beta, [&](auto grad) {
-      const auto make = [&](int64_t merged_by, int64_t first) {
-        const float *dy = p.dy + c0 + first * p.dy_row, *x = p.x + c0 + first * p.x_row, *y = p.y ? p.y + c0 + first * p.y_row : dy;
-        const float* mean = merged_by > 1 ? repeated : p.mean + c0;
-        const int64_t dy_row = merged_by * p.dy_row, x_row = merged_by * p.x_row, y_row = p.y ? merged_by * p.y_row : dy_row;
-        return [=](int64_t r, int64_t i, auto at, f32v* s) {
-          const f32v g = grad(at.get(y + r * y_row + i), at.get(dy + r * dy_row + i));
-          s[0] = g;
-          s[1] = g * (at.get(x + r * x_row + i) - at.get(mean + i));
-        };
-      };
-      add_rows<2>(rows, n, merge, make, {sum_g + c0, sum_gx + c0});
-    });
+    if (p.y || p.activation == UnaryKind::none)
+      with_activation_grad(p.activation, p.alpha, p.beta,
+                           [&](auto grad) { bn_sums_rows<true>(rows, c0, n, merge, p, grad, sum_g, sum_gx); });
+    else
+      with_activation_grad_at(p.activation, p.alpha, p.beta,
+                              [&](auto grad) { bn_sums_rows<false>(rows, c0, n, merge, p, grad, sum_g, sum_gx); });
   }
 }
 

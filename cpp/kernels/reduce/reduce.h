@@ -12,11 +12,11 @@ namespace wl {
 struct BnSums {  // g = dy * act'(y)
   const float* dy;
   int64_t dy_row;
-  const float* y;  // null: no activation
+  const float* y;  // null, with an activation: y = act((x - mean) * scale + offset), by the same operations as bn_apply
   int64_t y_row;
   const float* x;
   int64_t x_row;
-  const float* mean;
+  const float *mean, *scale, *offset;  // scale and offset are read where y is null and there is an activation
   UnaryKind activation;
   float alpha, beta;
 };

@@ -62,8 +62,13 @@ void bn_sums_ref(int64_t rows, int64_t channels, const BnSums& p, float* sum_g, 
   for (int64_t c = 0; c < channels; ++c) {
     double g_sum = sum_g[c], gx_sum = sum_gx[c];
     for (int64_t r = 0; r < rows; ++r) {
+      const f32v alpha = set1(p.alpha), beta = set1(p.beta);
       f32v g = set1(p.dy[r * p.dy_row + c]);
-      if (p.y) g = unary_grad_slow(p.activation, set1(p.y[r * p.y_row + c]), g, set1(p.alpha), set1(p.beta));
+      if (p.activation != UnaryKind::none) {
+        const f32v v = p.y ? set1(p.y[r * p.y_row + c])
+                           : unary_slow(p.activation, set1((p.x[r * p.x_row + c] - p.mean[c]) * p.scale[c] + p.offset[c]), alpha, beta);
+        g = unary_grad_slow(p.activation, v, g, alpha, beta);
+      }
       g_sum += g[0];
       gx_sum += (double)g[0] * ((double)p.x[r * p.x_row + c] - p.mean[c]);
     }

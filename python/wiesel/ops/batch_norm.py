@@ -124,7 +124,8 @@ class BnBwd(Op):
 
     With xhat = (x - mean) / sqrt(var + eps) and means m over all axes but the last:
     dx = gamma / sqrt(var + eps) * (dy - m(dy) - xhat * m(dy * xhat)), or when frozen gamma / sqrt(var + eps) * dy;
-    dgamma = sum(dy * xhat), dbeta = sum(dy). With a fused activation dy is first multiplied by its derivative, which is read off y.
+    dgamma = sum(dy * xhat), dbeta = sum(dy). With a fused activation dy is first multiplied by its derivative, which is read off y;
+    without y (never when frozen) that of ``bn_apply`` on these inputs is meant, which is computed anew from x.
     """
 
     name = "bn_bwd"
@@ -162,6 +163,8 @@ class BnBwd(Op):
         y: np.ndarray | None = None,
     ) -> tuple[np.ndarray, ...]:
         if attrs["activation"] != "none":
+            if y is None:
+                (y,) = BnApply().reference(attrs, x, mean, var, gamma, beta)
             dy = dy * unary.KINDS[attrs["activation"]].df(y, attrs["alpha"], attrs["beta"])
         front, scale = _front(x), 1 / np.sqrt(var + attrs["eps"])
         xhat = (x - mean) * scale

@@ -130,24 +130,31 @@ class Unary(_Unary):
 
 @register
 class UnaryBwd(_Unary):
-    """s, dy -> dx = dy * kind'(x), where s is the output or the input, as ``Kind.saves`` says."""
+    """s, dy -> dx = dy * kind'(x), where s is the output or the input, as ``Kind.saves`` says.
+
+    With ``sums`` also the sum of dx over all axes but the last, the gradient of a bias.
+    """
 
     name = "unary_bwd"
+    defaults: ClassVar[Mapping[str, Any]] = {**_Unary.defaults, "sums": False}
     in_place = ((1, 0),)
 
     def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
         s, dy = present(self.name, "s", types[0]), present(self.name, "dy", types[1])
         require_dtype(self.name, "dy", dy, "f32")
         same_shape(self.name, "dy", dy, s.shape)
-        return (dy,)
+        return (dy, Type(dy.shape[-1:])) if attrs["sums"] else (dy,)
 
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
+        if node.attrs["sums"]:
+            raise ValueError("unary_bwd: differentiate before sums are fused")
         if needed[0] and node.attrs["kind"] not in PIECEWISE_LINEAR:
             raise NotImplementedError(f"the second derivative of {node.attrs['kind']} is not available")
         return [None, b.op("unary_bwd", node.inputs[0], douts[0], **node.attrs) if needed[1] else None]
 
     def reference(self, attrs: Mapping[str, Any], s: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
-        return ((dy * KINDS[attrs["kind"]].df(s, attrs["alpha"], attrs["beta"])).astype(dy.dtype),)
+        dx = (dy * KINDS[attrs["kind"]].df(s, attrs["alpha"], attrs["beta"])).astype(dy.dtype)
+        return (dx, dx.sum(tuple(range(dx.ndim - 1)))) if attrs["sums"] else (dx,)
 
 
 def activation(x: TensorLike, kind: str, *, alpha: float | None = None) -> Any:

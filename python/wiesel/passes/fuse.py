@@ -124,6 +124,10 @@ class _Fuser:
                 node.attrs["index"] = False
                 node.outputs = node.outputs[:1]
         self._sweep()
+        for node in self.graph.nodes:
+            if node.op.name == "unary_bwd":
+                self._fuse_sums(node)
+        self._sweep()
 
     def fold_batch_norm(self) -> None:
         """y = gamma (conv(x, w) + b - mean) / sqrt(var + eps) + beta as one convolution: with s = gamma / sqrt(var + eps), weights
@@ -228,7 +232,15 @@ class _Fuser:
         inputs = _padded(first.inputs, 7)
         if first.op.name != "bn_bwd" or inputs[1] is not masked or inputs[6] is not None or first.attrs["activation"] != "none":
             return
-        first.inputs = (inputs[0], dy, *inputs[2:6], y)
+        # Where y is the batch normalisation of this x and nothing else, it need not be read: the same operations on x give it again.
+        again = (
+            y is not None
+            and not first.attrs["frozen"]
+            and _is_batch_norm(y.producer, node.attrs, first.attrs["eps"], (inputs[0], *inputs[2:6]))
+        )
+        first.inputs = tuple(_trimmed([inputs[0], dy, *inputs[2:6], None if again else y]))
+        if again and y is not None:
+            self.readers[y] = [reader for reader in self.readers.get(y, []) if reader is not node]
         first.attrs.update(activation=node.attrs["kind"], alpha=node.attrs["alpha"], beta=node.attrs["beta"])
         others = [reader for reader in readers if reader is not first]
         if others:
@@ -239,6 +251,20 @@ class _Fuser:
                 reader.inputs = tuple(dresidual if value is masked else value for value in reader.inputs)
             self.readers[dresidual] = others
         self.dead.add(node)
+
+    def _fuse_sums(self, node: Node) -> None:
+        """unary_bwd -> d, reduce(d) over all axes but the last: summed while it is still in cache."""
+        d = node.outputs[0]
+        for reader in self.readers.get(d, []):
+            sums = reader.outputs[0]
+            if reader.op.name != "reduce" or reader.attrs["kind"] != "sum" or reader.entry != node.entry or d.type.rank < 2:
+                continue
+            if tuple(reader.attrs["axes"]) == tuple(range(d.type.rank - 1)) and sums.shape == d.shape[-1:]:
+                node.attrs["sums"] = True
+                node.outputs = (d, sums)
+                sums.producer, sums.index = node, 1
+                self.dead.add(reader)
+                return
 
     def _mask_pooled(self, node: Node) -> None:
         """d = mask(y) * pool_max_bwd(dy, index) with the maxima z of y: the mask of y where a maximum was is that of z, so
@@ -305,6 +331,19 @@ class _Fuser:
 def _has_epilogue(node: Node) -> bool:
     position = EPILOGUES[node.op.name].residual
     return node.attrs["activation"] != "none" or (0 <= position < len(node.inputs) and node.inputs[position] is not None)
+
+
+def _is_batch_norm(node: Node | None, activation: Mapping[str, object], eps: float, inputs: tuple[Value | None, ...]) -> bool:
+    """Whether ``node`` is bn_apply on x, mean, var, gamma, beta with this activation and no residual."""
+    if node is None or node.op.name != "bn_apply" or tuple(_padded(node.inputs, 6)) != (*inputs, None) or node.attrs["eps"] != eps:
+        return False
+    return all(node.attrs[own] == activation[name] for own, name in (("activation", "kind"), ("alpha", "alpha"), ("beta", "beta")))
+
+
+def _trimmed(inputs: list[Value | None]) -> list[Value | None]:
+    while inputs[-1] is None:
+        inputs.pop()
+    return inputs
 
 
 def _padded(inputs: tuple[Value | None, ...], count: int) -> list[Value | None]:
