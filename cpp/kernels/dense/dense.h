@@ -17,36 +17,34 @@ namespace wl {
 
 struct DenseArgs {
   int64_t m = 0, n = 0, k = 0;
-  const float *a = nullptr; // m rows of k floats
+  const float* a = nullptr;  // m rows of k floats
   int64_t a_stride = 0;
-  const float *b = nullptr; // element (p, j): run: b[p * b_stride + j];
-                            // run_transposed: b[j * b_stride + p]
+  const float* b = nullptr;  // element (p, j): run: b[p * b_stride + j];
+                             // run_transposed: b[j * b_stride + p]
   int64_t b_stride = 0;
-  float *scratch =
-      nullptr; // dense_scratch(m, n, k, width) floats, aligned to a cache line
-  float *const *c = nullptr; // m rows of n floats; do not overlap the others
-  bool accumulate = false;   // start from what c holds
+  float* scratch = nullptr;   // dense_scratch(m, n, k, width) floats, aligned to a cache line
+  float* const* c = nullptr;  // m rows of n floats; do not overlap the others
+  bool accumulate = false;    // start from what c holds
 };
 
 struct DenseKernels {
-  int width; // columns of a strip
+  int width;  // columns of a strip
 
   // c[r][j] = sum[r][j]
-  void (*run)(const DenseArgs &);
-  void (*run_transposed)(const DenseArgs &);
+  void (*run)(const DenseArgs&);
+  void (*run_transposed)(const DenseArgs&);
 
   // c[r][j] = activation(c[r][j] + bias[j]); out.accumulate and out.residual
   // are not read.
-  void (*finish)(int64_t m, int64_t n, const BrgemmOutput &out);
+  void (*finish)(int64_t m, int64_t n, const BrgemmOutput& out);
 };
 
 // Floats of scratch: parts of sums and packed rows.
 constexpr int64_t dense_part(int64_t m, int64_t n, int64_t width) {
   return (n + width - 1) / width * width * m;
 }
-constexpr int64_t dense_scratch(int64_t m, int64_t n, int64_t k,
-                                int64_t width) {
+constexpr int64_t dense_scratch(int64_t m, int64_t n, int64_t k, int64_t width) {
   return dense_part(m, n, width) + (k + 7) / 8 * 8 * m;
 }
 
-} // namespace wl
+}  // namespace wl
