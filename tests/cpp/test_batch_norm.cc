@@ -180,6 +180,29 @@ static void check_mask_from_x(const wl::Kernels& k) {
       }
 }
 
+// unary_bwd with sums: dx as without, and its sums over the rows.
+static void check_grad_and_sums(const wl::Kernels& k) {
+  for (const Shape& s : kShapes) {
+    Random random(19);
+    Picture y(s.n, s.h, s.w, s.c, s.border), dy(s.n, s.h, s.w, s.c, s.border), dx(s.n, s.h, s.w, s.c, s.border),
+        alone(s.n, s.h, s.w, s.c, s.border);
+    for (Picture* q : {&y, &dy}) q->fill([&](int64_t) { return random.real(); });
+    Guarded<float> sums(s.c);
+    const auto tsums = tensor(sums.data(), {s.c});
+    const auto with_sums = OpRun(Opcode::unary_bwd, {&y.t, &dy.t}, {&dx.t, &tsums}).attr(AttrKey::kind, (int)UnaryKind::relu);
+    same_for_threads(dx.storage, [&](int threads) { with_sums.run(k, threads); });
+    same_for_threads(sums, [&](int threads) { with_sums.run(k, threads); });
+    OpRun(Opcode::unary_bwd, {&y.t, &dy.t}, {&alone.t}).attr(AttrKey::kind, (int)UnaryKind::relu).run(k);
+    CHECK(dx.values() == alone.values() && dx.storage.intact() && sums.intact(), "%s c %d", k.isa, (int)s.c);
+    const auto g = dx.values();
+    std::vector<double> want((size_t)s.c, 0.0);
+    for (size_t i = 0; i < g.size(); ++i) want[i % (size_t)s.c] += g[i];
+    for (int64_t c = 0; c < s.c; ++c)
+      CHECK(near(sums[c], want[(size_t)c], 1e-6, sqrt((double)g.size() / (double)s.c) + 3), "%s c %d: %g, not %g", k.isa, (int)s.c, sums[c],
+            want[(size_t)c]);
+  }
+}
+
 static void check_running(const wl::Kernels& k) {
   Guarded<float> mean(5), var(5), old_mean(5), old_var(5), x(35);
   Random random;
@@ -216,6 +239,7 @@ int main() {
     check_apply(k);
     check_grad(k);
     check_mask_from_x(k);
+    check_grad_and_sums(k);
     check_running(k);
   });
   check_refusals();
