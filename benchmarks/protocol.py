@@ -33,7 +33,7 @@ def arguments(description: str, *, peers: Sequence[str], seconds: float) -> argp
     """The options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--peers", default=",".join(peers), help="comma-separated, or none (default: all that are installed, of %(default)s)"
+        "--peer", metavar="PEERS", default=",".join(peers), help="comma-separated, or none (default: all installed of %(default)s)"
     )
     parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has the peers (default: this one)")
     parser.add_argument(
@@ -60,7 +60,7 @@ class Session:
         self.facts = machine()
         self.threads: int = options.threads or self.facts["cores"]
         self.peaks = peaks(self.threads)
-        asked = [] if options.peers == "none" else options.peers.split(",")
+        asked = [] if options.peer == "none" else options.peer.split(",")
         unknown = [peer for peer in asked if peer not in peers]
         if unknown:
             raise SystemExit(f"unknown peers {', '.join(unknown)}; known: {', '.join(peers)}")
