@@ -45,8 +45,8 @@ inline bool is_packed(const Tensor& w) {
 const Kernels& conv_kernels(const Step& step, const Kernels& kernels);
 
 // The algorithm of a step in a direction: the one that its attribute asks for (verified before), or for `automatic` the quickest by the
-// cost models that can compute it (of `kernels` only the lanes matter). `w` is the weight operand: packed bytes without an attribute are direct's. Writes the others' reasons to
-// choice->refused unless choice is null.
+// cost models that can compute it (of `kernels` only the lanes matter). `w` is the weight operand: packed bytes without an attribute are
+// direct's. Writes the others' reasons to choice->refused unless choice is null.
 Algorithm conv_algorithm(const Step& step, const ConvShape& shape, ConvDirection direction, const Tensor& w, const Kernels& kernels,
                          Choice* choice);
 
