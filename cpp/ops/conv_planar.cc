@@ -153,18 +153,12 @@ int64_t fill_vectors(const Layout& l, const Chunk& c, int64_t lanes, PlanarVecto
   return to - first;
 }
 
-// Positions first + i*step, i in [0, count), that lie in [0, extent).
-Range inside(int64_t first, int64_t step, int64_t count, int64_t extent) {
-  const int64_t begin = first >= 0 ? 0 : min_of(count, div_up(-first, step));
-  return {begin, first >= extent ? begin : max_of(begin, min_of(count, (extent - 1 - first) / step + 1))};
-}
-
 // The rows of x that a chunk reads, into planes; zeros outside the picture.
 void x_to_planes(const PlanarKernels& k, const Layout& l, const Chunk& c, const float* x, const int64_t* strides, float* planes) {
   const int64_t rows = c.rows + l.sy.reach, columns = c.columns + l.sx.reach;
-  const auto rows_of = [&](int64_t slot) { return inside(l.y.begin + c.row * l.y.step + l.sy.residue(slot), l.y.step, rows, l.y.in); };
+  const auto rows_of = [&](int64_t slot) { return conv_valid(rows, l.y.in, l.y.step, -l.y.begin - c.row * l.y.step, l.sy.residue(slot)); };
   const auto columns_of = [&](int64_t slot) {
-    return inside(l.x.begin + c.column * l.x.step + l.sx.residue(slot), l.x.step, columns, l.x.in);
+    return conv_valid(columns, l.x.in, l.x.step, -l.x.begin - c.column * l.x.step, l.sx.residue(slot));
   };
   bool all_inside = true;
   for (int64_t slot = 0; slot < l.sy.count; ++slot) all_inside = all_inside && rows_of(slot).size() == rows;
