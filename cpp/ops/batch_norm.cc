@@ -1,5 +1,4 @@
-// Batch normalisation over all axes but the last: statistics, normalise (+
-// activation + residual), its gradient, running statistics.
+// Batch normalisation over all axes but the last: statistics, normalise (+ activation + residual), its gradient, running statistics.
 #include "kernels/eltwise/eltwise.h"
 #include "kernels/reduce/reduce.h"
 #include "ops/axes.h"
@@ -28,8 +27,7 @@ Status verify_vectors(const Step& s, int first, int last, int64_t channels) {
   return Status::good();
 }
 
-// --- bn_stats
-// -------------------------------------------------------------------------------------------------------------------------
+// --- bn_stats ------------------------------------------------------------------------------------------------------------------------
 
 Status verify_stats(const Step& s) {
   WL_TRY(check_arity(s, 1, 1, 2, 2));
@@ -50,8 +48,7 @@ void run_stats(const Step& s, const Run& r) {
   const ChannelRows<1> view({&x});
   const ReduceKernels& k = *r.kernels->reduce;
   const int64_t c = view.channels, tasks = view.tasks(kMostPartials);
-  const float* shift = x.f32();  // the first row: differences from it are small
-                                 // where the spread is, whatever the mean
+  const float* shift = x.f32();  // the first row: differences from it are small where the spread is, whatever the mean
   parallel_for(r, tasks, 0.4 * (double)(view.rows * c), [&](int64_t task, int) {
     float *mean = floats(r, 4 * c * task), *m2 = mean + c, *run_mean = m2 + c, *run_m2 = run_mean + c;
     double seen = 0;
@@ -87,8 +84,7 @@ void scale_and_shift(int64_t c, const float* var, const float* gamma, const floa
   }
 }
 
-// --- bn_apply
-// -------------------------------------------------------------------------------------------------------------------------
+// --- bn_apply ------------------------------------------------------------------------------------------------------------------------
 
 Status verify_apply(const Step& s) {
   WL_TRY(check_arity(s, 3, 6, 1, 1));
@@ -133,8 +129,7 @@ void run_apply(const Step& s, const Run& r) {
   });
 }
 
-// --- bn_bwd
-// ---------------------------------------------------------------------------------------------------------------------------
+// --- bn_bwd --------------------------------------------------------------------------------------------------------------------------
 
 Status verify_grad(const Step& s) {
   WL_TRY(check_arity(s, 4, 7, 1, 4));
@@ -227,8 +222,7 @@ void run_grad(const Step& s, const Run& r) {
   });
 }
 
-// --- bn_running
-// -----------------------------------------------------------------------------------------------------------------------
+// --- bn_running ----------------------------------------------------------------------------------------------------------------------
 
 Status verify_running(const Step& s) {
   WL_TRY(check_arity(s, 5, 5, 2, 2));
@@ -241,8 +235,7 @@ Status verify_running(const Step& s) {
   return check_real(s, AttrKey::momentum, "momentum", 0, 1);
 }
 
-// running += momentum * (new - running); the variance is made unbiased first
-// (torch).
+// running += momentum * (new - running); the variance is made unbiased first (torch).
 void run_running(const Step& s, const Run&) {
   const int64_t c = s.in[2]->dim_from_end(0), count = s.in[2]->elements() / c;
   const float momentum = (float)s.f(AttrKey::momentum, 0.1), keep = (float)(1.0 - s.f(AttrKey::momentum, 0.1));

@@ -83,8 +83,7 @@ int64_t ConvView::tap_place(int64_t ky, int64_t kx) const {
 
 namespace {
 
-// --- how the work is cut: by shape alone
-// ------------------------------------------------------------------------------------------------------
+// --- how the work is cut: by shape alone ---------------------------------------------------------------------------------------------
 
 // Tasks are (phase, group, chunk of pixels, block of panels). Output rows are numbered through all pictures; form `pixels` cuts the pixels
 // of all rows in chunks that may begin and end inside a row, the other forms cut whole rows, or blocks of columns where rows are long.
@@ -184,8 +183,7 @@ Cut cut_work(const ConvView& view, const BrgemmKernels& brgemm) {
   return c;
 }
 
-// --- one chunk
-// ------------------------------------------------------------------------------------------------------------------------------------
+// --- one chunk -----------------------------------------------------------------------------------------------------------------------
 
 // Part of an output row: columns [begin, end) of row `row`, where rows are numbered through all pictures.
 struct Chunk {

@@ -20,8 +20,7 @@ void conv_direct_choose(const ConvShape& shape, ConvDirection direction, const K
 void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const Tensor& x,
                  const float* packed, const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch);
 
-// --- what packing and running must agree on
-// -----------------------------------------------------------------------------------------------
+// --- what packing and running must agree on ------------------------------------------------------------------------------------------
 
 // How the pixels under the taps reach brgemm. A function of kernel, stride, dilation and channels alone: it fixes the order of the sum.
 enum class ConvForm {

@@ -26,6 +26,13 @@ namespace {
 
 constexpr int kLanes = WL_VECTOR_BYTES / 4;
 
+// Vector registers of the level.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
 typedef float f32v __attribute__((vector_size(WL_VECTOR_BYTES)));
 typedef int32_t i32v __attribute__((vector_size(WL_VECTOR_BYTES)));
 typedef uint32_t u32v __attribute__((vector_size(WL_VECTOR_BYTES)));
@@ -66,6 +73,16 @@ WL_INLINE f32v fma(f32v a, f32v b, f32v c) {
   return (f32v)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
   return a * b + c;
+#endif
+}
+
+// acc += a * b in place. As an instruction of its own where the level fuses: from fma() GCC picks forms that overwrite a factor, and
+// pays for it with register moves and spills in loops that use every register.
+WL_INLINE void accumulate(f32v& acc, f32v a, f32v b) {
+#if defined(__FMA__)
+  asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+#else
+  acc = fma(a, b, acc);
 #endif
 }
 

@@ -30,18 +30,7 @@ struct Place {
   int64_t row, column, columns;
 };
 
-// --- the sum
-// ------------------------------------------------------------------------------------------------------------------------------
-
-// acc += a * b in place. As an instruction of its own where the level fuses: from fma() GCC picks forms that overwrite a factor, and
-// pays for it with register moves and spills in loops that use every register.
-WL_INLINE void accumulate(f32v& acc, f32v a, f32v b) {
-#if defined(__FMA__)
-  asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-#else
-  acc = fma(a, b, acc);
-#endif
-}
+// --- the sum -------------------------------------------------------------------------------------------------------------------------
 
 // acc[r][v] += a_r[p] * b[v]. Vectors v >= 2 lie in the next panel.
 template <int MR, int NV, bool kTransposed>
@@ -125,8 +114,7 @@ WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_
   }
 }
 
-// --- the way in and out
-// -----------------------------------------------------------------------------------------------------------------------
+// --- the way in and out --------------------------------------------------------------------------------------------------------------
 
 WL_INLINE f32v load_columns(const float* p, int64_t n) {
   return n >= kLanes ? load(p) : load_partial(p, (int)n);
@@ -200,8 +188,7 @@ WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place&
   }
 }
 
-// --- tiles
-// --------------------------------------------------------------------------------------------------------------------------------
+// --- tiles ---------------------------------------------------------------------------------------------------------------------------
 
 template <int MR, int NV>
 __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const float* b) {
@@ -289,8 +276,7 @@ void run_transposed(const BrgemmTransposedArgs& g) {
   run_tiles(g, terms, [&](int64_t column) { return column / kWidth * g.b_panel; });
 }
 
-// --- packing
-// --------------------------------------------------------------------------------------------------------------------------------
+// --- packing -------------------------------------------------------------------------------------------------------------------------
 
 // A few rows at a time through all panels, so that long rows are read in long pieces; the rows after next are on their way meanwhile.
 void pack(const BrgemmPackArgs& g) {

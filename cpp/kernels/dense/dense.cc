@@ -1,7 +1,5 @@
-// See dense.h. A block of B, some rows by one or two vectors of columns, is
-// held in registers while all rows of A pass by: each loads its part of the
-// sum, adds the block's products and stores it. The parts lie in the first
-// cache levels; B streams.
+// See dense.h. A block of B, some rows by one or two vectors of columns, is held in registers while all rows of A pass by: each loads its
+// part of the sum, adds the block's products and stores it. The parts lie in the first cache levels; B streams.
 #include "kernels/dense/dense.h"
 
 #include "simd/activation.h"
@@ -11,15 +9,11 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kDepth = 8, kChains = 8;  // 16 registers of B and 8 of sums, of 32
-#else
-constexpr int kDepth = 4, kChains = 6;  // 8 and 6 of 16
-#endif
+constexpr int kDepth = kRegisters == 32 ? 8 : 4;   // two registers of B each
+constexpr int kChains = kRegisters == 32 ? 8 : 6;  // registers of sums
 constexpr int kWidth = 2 * kLanes;
 
-// Rows of A lie in scratch in pieces of kDepth terms: term p of row r is at
-// packed_at(g, p)[r * kDepth].
+// Rows of A lie in scratch in pieces of kDepth terms: term p of row r is at packed_at(g, p)[r * kDepth].
 float* packed_at(const DenseArgs& g, int64_t p) {
   return g.scratch + dense_part(g.m, g.n, kWidth) + p / kDepth * kDepth * g.m + p % kDepth;
 }
@@ -64,9 +58,8 @@ WL_INLINE void add_rows(const f32v (&w)[depth][vectors], int64_t m, const float*
   for (; r < m; ++r, a += kDepth, part += kWidth) add_products<1>(w, a, part, first);
 }
 
-// A block of B as it lies: two vectors of columns or, at the end of a row of B,
-// as many lanes as there are. Rows of B `more` elements on are fetched
-// meanwhile.
+// A block of B as it lies: two vectors of columns or, at the end of a row of B, as many lanes as there are. Rows of B `more` elements on
+// are fetched meanwhile.
 template <int depth, int vectors, bool tail>
 WL_INLINE void add_block(const DenseArgs& g, const float* a, const float* b, int lanes, int64_t more, float* part, bool first) {
   f32v w[depth][vectors];

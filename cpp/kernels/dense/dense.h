@@ -1,13 +1,11 @@
-// The product of few rows with a matrix of weights as it lies: every weight is
-// read once, in long pieces, and never packed. For dense layers at small
-// batches, whose time is that of reading the weights.
+// The product of few rows with a matrix of weights as it lies: every weight is read once, in long pieces, and never packed. For dense
+// layers at small batches, whose time is that of reading the weights.
 //
 //   sum[r][j] = Σ_{p < k} a[r][p] * b[p * b_stride + j]                 r < m,
 //   j < n
 //
-// Every sum is the same chain as in brgemm.h: multiply-adds in the order of p,
-// cut every kBrgemmFlush terms, the parts added in order. So its bits are those
-// of brgemm, and an op may take either by the number of rows.
+// Every sum is the same chain as in brgemm.h: multiply-adds in the order of p, cut every kBrgemmFlush terms, the parts added in order. So
+// its bits are those of brgemm, and an op may take either by the number of rows.
 #pragma once
 #include <stdint.h>
 

@@ -1,5 +1,4 @@
-// Maps with parameters per channel (normalisation, batch normalisation) and
-// across channels (local response normalisation).
+// Maps with parameters per channel (normalisation, batch normalisation) and across channels (local response normalisation).
 #pragma once
 #include "kernels/eltwise/eltwise.h"
 #include "simd/activation.h"
@@ -9,8 +8,7 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-// Bytes become floats lane by lane; both forms touch exactly the described
-// elements.
+// Bytes become floats lane by lane; both forms touch exactly the described elements.
 WL_INLINE f32v widen(const float* p, Whole) {
   return load(p);
 }
@@ -39,8 +37,7 @@ void normalize_kernel(int64_t rows, int64_t channels, const T* x, int64_t x_row,
   plain(rows - done, channels, x + done * x_row, x_row, mean, scale, y + done * y_row, y_row);
 }
 
-// --- batch normalisation
-// --------------------------------------------------------------------------------------------------------------
+// --- batch normalisation -------------------------------------------------------------------------------------------------------------
 
 template <bool residual, class Act>
 WL_INLINE void bn_apply_rows(int64_t rows, int64_t width, const BnApply& p, Act act) {
@@ -135,11 +132,9 @@ void bn_grad_kernel(int64_t rows, int64_t channels, const BnGrad& p) {
   });
 }
 
-// --- local response normalisation
-// -----------------------------------------------------------------------------------------------------
+// --- local response normalisation ----------------------------------------------------------------------------------------------------
 
-// Σ of `window` neighbouring terms, for the channels from c on; the terms lie
-// between zeros, so that no window is cut.
+// Σ of `window` neighbouring terms, for the channels from c on; the terms lie between zeros, so that no window is cut.
 WL_INLINE f32v window_sum(const float* padded, int64_t c, int64_t window, int lanes) {
   f32v sum = zero();
   for (int64_t j = 0; j < window; ++j) sum = sum + (lanes == kLanes ? load(padded + c + j) : load_partial(padded + c + j, lanes));
@@ -154,8 +149,7 @@ WL_INLINE f32v lrn_power(f32v d, float beta) {
   return exp(-beta * log(d));
 }
 
-// scratch[0…channels) gets d = k + alpha * Σ x² over each channel's window; the
-// rest of scratch is used.
+// scratch[0…channels) gets d = k + alpha * Σ x² over each channel's window; the rest of scratch is used.
 WL_INLINE void lrn_denominator(const Lrn& p, const float* x, float* scratch) {
   float *d = scratch, *squares = scratch + p.channels;
   zero_fill(squares, p.before);

@@ -1,5 +1,4 @@
-// The same in a few loops: documentation and oracle. Vectors have one lane
-// here.
+// The same in a few loops: documentation and oracle. Vectors have one lane here.
 #include "kernels/eltwise/eltwise.h"
 #include "simd/activation.h"
 #include "simd/philox.h"

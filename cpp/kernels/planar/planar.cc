@@ -12,11 +12,6 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kRegisters = 32;
-#else
-constexpr int kRegisters = 16;
-#endif
 constexpr int kMost = kRegisters == 32 ? 8 : 6;  // rows, and vectors, of any tile
 constexpr int kRows = kMost < kLanes ? kMost : kLanes;
 
@@ -25,15 +20,6 @@ constexpr int vectors_of(int rows) {
   int n = 1;
   while (n < kMost && rows * (n + 1) + (rows < n + 1 ? rows : n + 1) + 1 <= kRegisters) ++n;
   return n;
-}
-
-// acc += a * b in place: from fma() GCC picks forms that overwrite a factor, and pays with moves and spills where every register is in use.
-WL_INLINE void accumulate(f32v& acc, f32v a, f32v b) {
-#if defined(__FMA__)
-  asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-#else
-  acc = fma(a, b, acc);
-#endif
 }
 
 // acc[r][v] += a_r * b_v. The fewer operands stay in registers while the others pass.

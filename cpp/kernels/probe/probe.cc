@@ -6,12 +6,8 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-// Enough to hide the latency of a multiply-add on two units, few enough to stay in registers: 32 of them, or 16.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kChains = 24;
-#else
-constexpr int kChains = 12;
-#endif
+// Enough to hide the latency of a multiply-add on two units, few enough to stay in registers.
+constexpr int kChains = kRegisters == 32 ? 24 : 12;
 constexpr int kStreams = 8;  // vectors that one round of `read` or `copy` takes
 
 float multiply_adds(int64_t rounds, float a, float b) {

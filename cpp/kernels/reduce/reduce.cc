@@ -8,8 +8,7 @@ namespace WL_ISA {
 namespace {
 
 constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
-constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are
-                                     // added up before they join the others
+constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are added up before they join the others
 
 WL_INLINE f32v max_nan(f32v m, f32v x) {
   return select((x > m) | (x != x), x, m);
@@ -67,15 +66,13 @@ void rows_any(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64
   rows_kernel<ReduceKind::sum>(rows, cols, x, x_row, out);
 }
 
-// --- sums over rows, per channel
-// --------------------------------------------------------------------------------------------------------
+// --- sums over rows, per channel -----------------------------------------------------------------------------------------------------
 //
 // `Sources` describes what is added: at(r, i, access, sums) adds the terms of
 // row r at columns i… to sums[0…terms). The rows of a tile are taken four at a
 // time, so that accumulators in memory are touched once per four rows.
 
-// acc[t][c] += Σ over `rows` rows of width `width`; merged rows give `merge`
-// partial sums per channel, folded in order.
+// acc[t][c] += Σ over `rows` rows of width `width`; merged rows give `merge` partial sums per channel, folded in order.
 template <int terms, class Source>
 WL_INLINE void add_tile(int64_t rows, int64_t width, const Source& source, float (*acc)[kMaxWidth]) {
   int64_t r = 0;
@@ -167,8 +164,7 @@ double sum_squares_kernel(int64_t n, const float* x) {
   return total;
 }
 
-// --- batch statistics
-// ---------------------------------------------------------------------------------------------------------------------
+// --- batch statistics ----------------------------------------------------------------------------------------------------------------
 
 void merge_moments_kernel(int64_t channels, double n_a, float* mean_a, float* m2_a, double n_b, const float* mean_b, const float* m2_b) {
   const f32v share = set1((float)(n_b / (n_a + n_b))), weight = set1((float)(n_a * n_b / (n_a + n_b)));
