@@ -1,6 +1,5 @@
 #include "runtime/instance.h"
 
-#include <atomic>
 #include <new>
 
 #include "base/clock.h"
@@ -62,30 +61,21 @@ Parts parts_of(const Program& p) {
 struct Execution {
   Instance* instance;
   const RunRequest* request;
-  const void* caller;                // identifies the thread that may ask request->stop
-  std::atomic<bool> stopped{false};  // set by the caller's thread when the steps run on another one
   bool finished = true;
 };
-
-// A value that differs between threads alive at the same time.
-const void* this_thread() {
-  static thread_local char mark;
-  return &mark;
-}
 
 void execute(void* context) {
   auto& execution = *static_cast<Execution*>(context);
   const RunRequest& request = *execution.request;
   Instance& instance = *execution.instance;
   const Program& program = *instance.program;
-  const bool may_ask = request.stop && this_thread() == execution.caller;
   const FloatMode mode;
   for (int entry = 0; entry < kEntries; ++entry) {
     if (!(request.entries >> entry & 1)) continue;
     const int begin = program.entry_begin[entry], end = program.entry_begin[entry + 1];
     for (int s = begin; s < end; ++s) {
       if (entry != kUpdate || s == begin) {
-        if ((may_ask && request.stop(request.stop_context)) || execution.stopped.load(std::memory_order_relaxed)) {
+        if (request.stop && request.stop(request.stop_context)) {
           execution.finished = false;
           return;
         }
@@ -102,12 +92,6 @@ void execute(void* context) {
       }
     }
   }
-}
-
-void ask_while_waiting(void* context) {
-  auto& execution = *static_cast<Execution*>(context);
-  const RunRequest& request = *execution.request;
-  if (request.stop && request.stop(request.stop_context)) execution.stopped = true;
 }
 
 }  // namespace
@@ -199,13 +183,12 @@ Status instance_run(Instance* instance, const RunRequest& request) {
   instance->run.scalars = request.scalars ? request.scalars : kNoScalars;
   instance->run.threads = request.threads >= 1 ? int(min_of(request.threads, instance->threads)) : instance->threads;
 
-  Execution execution{instance, &request, this_thread()};
+  Execution execution{instance, &request};
   // Threads are called in only where the last run of this kind had work for them: waking them costs more than a small program takes.
   const RunKind kind{request.entries, request.n, instance->run.threads};
   if (!(kind == instance->last)) instance->shares_work = true;
   instance->last = kind;
-  instance->shares_work =
-      with_threads(instance->shares_work ? instance->run.threads : 1, execute, &execution, ask_while_waiting) || !execution.finished;
+  instance->shares_work = with_threads(instance->shares_work ? instance->run.threads : 1, execute, &execution) || !execution.finished;
   return execution.finished ? Status::good() : Status::error(Code::interrupted, "the run was stopped between two steps");
 }
 

@@ -1,17 +1,27 @@
-// The thread layer, and the one file that names OpenMP. Without OpenMP a team starts plain threads.
+// The thread layer, and the one file that names OpenMP.
+//
+// A process has one crew of workers, called into being by the first run that wants them and kept: the threads of an OpenMP region that a
+// thread of ours opens and does not leave. So OMP_PROC_BIND, OMP_PLACES and OMP_STACKSIZE mean what they say, and a run opens and closes
+// nothing. Without OpenMP plain threads take their place.
+//
+// A run leads a team: thread 0 runs the steps and posts its loops there, workers that find a loop take chunks of it. Thread 0 takes chunks
+// too and waits at the end of a loop only for chunks that others have begun. So a thread that the system has not scheduled delays nobody,
+// and a busy machine costs no more than the processors that it withholds. Teams outlive their runs: a late worker finds nothing left and
+// goes.
 #include "runtime/threads.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <new>
 
+#include "base/clock.h"
 #include "base/cpu_quota.h"
 #include "base/float_mode.h"
+#include "base/parking.h"
 #include "ops/op.h"
 
 // libgomp is unknown to ThreadSanitizer, which would report its barriers as races.
@@ -30,13 +40,8 @@
 namespace wl {
 namespace {
 
-// ---- a team ------------------------------------------------------------------------------------------------------------------------
-//
-// A run opens one region for all its loops. Thread 0 runs the steps; the others wait for loops, take tasks while there are any, and wait
-// again. Thread 0 takes tasks too and waits at the end of a loop only for those who are at a task: a thread that the system has not
-// scheduled delays nobody, so a busy machine costs no more than the processors that it withholds.
-
-constexpr int kSpins = 1000;  // rounds of waiting with a pause, some ten microseconds, before the processor is offered to others
+constexpr int kSpins = 1000;           // rounds of waiting with a pause, some ten microseconds, before the processor is offered to others
+constexpr double kIdleSeconds = 1e-3;  // a worker that has found nothing to do for so long sleeps
 
 void pause_once(int spins) {
   if (spins > kSpins) {
@@ -50,199 +55,256 @@ void pause_once(int spins) {
 #endif
 }
 
-struct Team {
-  static constexpr int kClosed = 1 << 30;
-  static constexpr uint64_t kOver = ~uint64_t(0);
+// ---- a team ------------------------------------------------------------------------------------------------------------------------
 
-  int threads = 1;
-  bool asked = false;  // some loop wanted more than one thread
+struct Team {
+  static constexpr uint64_t kRound = 1 << 16, kOpen = kRound - 1;
+  static_assert(32 * kMaxThreads <= int(kOpen), "chunks of a loop");
+
+  std::atomic<bool> led{false};
+  // The loop. Only who holds a chunk of it may look: then thread 0 waits.
   void (*call)(void*, int64_t, int) = nullptr;
   void* body = nullptr;
-  int64_t tasks = 0, chunk = 1;
-  alignas(kCacheLine) std::atomic<uint64_t> round{0};  // loops so far, or kOver
-  alignas(kCacheLine) std::atomic<int> gate{kClosed};  // threads at the loop, plus kClosed while there is none to enter
-  alignas(kCacheLine) std::atomic<int64_t> next{0};
+  int64_t tasks = 0, chunk = 0, chunks = 0;
+  // Loops so far, times kRound, plus the chunks of the last one that nobody has begun. A chunk is begun by a compare-and-exchange, so only
+  // in the very loop that was seen.
+  alignas(kCacheLine) std::atomic<uint64_t> loop{0};
+  std::atomic<uint64_t> seats{0};                          // which workers may take part: seat_of()
+  alignas(kCacheLine) std::atomic<int64_t> unfinished{0};  // chunks
 };
 
-// Where this thread stands: the team whose thread 0 it is, if any, and whether it is at a task (loops inside tasks run on one thread).
+constexpr int kMaxTeams = 64;  // runs at the same time that can have workers
+
+// The thread number that worker 1…workers has in a team's loops, 1…workers, or 0 where the team has fewer threads. Without other runs it is
+// the worker's own, so that its part of the workspace stays in its cache; teams of several runs begin at different workers.
+uint64_t pack_seats(int first, int threads) {
+  return uint64_t(first) << 32 | uint64_t(threads);
+}
+int seat_of(uint64_t seats, int worker, int workers) {
+  const int first = int(seats >> 32) % workers, threads = int(seats & 0xffffffff);
+  const int seat = 1 + (worker - 1 + workers - first) % workers;
+  return seat < threads ? seat : 0;
+}
+
+struct Crew {
+  std::atomic<int> wanted{0};        // workers that runs have asked for so far
+  std::atomic<int> size{0};          // workers there are
+  std::atomic<bool> founded{false};  // the thread exists that keeps the region open
+  std::atomic<int> teams{0};         // this many of `teams` have been in use
+  ParkingSpot founder;
+  Team team[kMaxTeams];
+  struct alignas(kCacheLine) Worker {
+    ParkingSpot spot;
+  } worker[kMaxThreads];  // 1…
+};
+Crew crew;
+
+// Where this thread stands.
 struct Here {
-  Team* team = nullptr;
-  bool at_task = false;
+  bool at_task = false;  // loops inside tasks run on one thread
+  bool running = false;  // it is thread 0 of a run
+  bool asked = false;    // some loop of the run wanted more than one thread
+  int threads = 1;       // of the run
+  Team* team = nullptr;  // of the run, if it has one
 };
 thread_local Here here;
-
-void take_tasks(Team& team, int thread) {
-  for (;;) {
-    const int64_t begin = team.next.fetch_add(team.chunk, std::memory_order_relaxed);
-    if (begin >= team.tasks) return;
-    const int64_t end = min_of(begin + team.chunk, team.tasks);
-    for (int64_t task = begin; task < end; ++task) team.call(team.body, task, thread);
-  }
-}
-
-// The life of the threads but the first.
-void serve(Team& team, int thread) {
-  const FloatMode mode;
-  const Here before = here;
-  here = {nullptr, true};
-  for (uint64_t seen = 0;;) {
-    uint64_t round;
-    for (int spins = 0; (round = team.round.load(std::memory_order_acquire)) == seen; ++spins) pause_once(spins);
-    if (round == Team::kOver) break;
-    seen = round;
-    // Who finds the gate closed leaves without a look at the loop, which thread 0 may be changing.
-    if (!(team.gate.fetch_add(1, std::memory_order_acquire) & Team::kClosed)) take_tasks(team, thread);
-    team.gate.fetch_sub(1, std::memory_order_release);
-  }
-  here = before;
-}
-
-// Thread 0 hands a loop to the team and takes part.
-void share(Team& team, int64_t tasks, void (*call)(void*, int64_t, int), void* body) {
-  team.call = call, team.body = body, team.tasks = tasks, team.chunk = max_of(tasks / (team.threads * 16), 1);
-  team.next.store(0, std::memory_order_relaxed);
-  team.gate.fetch_and(~Team::kClosed, std::memory_order_release);
-  team.round.fetch_add(1, std::memory_order_release);
-  here.at_task = true;
-  {
-    const FloatMode mode;
-    take_tasks(team, 0);
-  }
-  here.at_task = false;
-  team.gate.fetch_or(Team::kClosed, std::memory_order_acq_rel);
-  for (int spins = 0; team.gate.load(std::memory_order_acquire) != Team::kClosed; ++spins) pause_once(spins);
-}
-
-void lead(Team& team, void (*work)(void*), void* context) {
-  const Here before = here;
-  here = {&team, false};
-  work(context);
-  here = before;
-  team.round.store(Team::kOver, std::memory_order_release);
-}
-
-#if WL_USE_OPENMP
-void open_region(Team& team, void (*work)(void*), void* context) {
-#pragma omp parallel num_threads(team.threads)
-  if (omp_get_thread_num() == 0)
-    lead(team, work, context);
-  else
-    serve(team, omp_get_thread_num());
-}
-#else
-struct Member {
-  Team* team;
-  int thread;
-};
-void* member_main(void* argument) {
-  const auto* member = static_cast<const Member*>(argument);
-  serve(*member->team, member->thread);
-  return nullptr;
-}
-void open_region(Team& team, void (*work)(void*), void* context) {
-  constexpr int kMaxTeam = 64;
-  pthread_t threads[kMaxTeam];
-  Member members[kMaxTeam];
-  int started = 0;
-  for (int t = 1; t < team.threads && started < kMaxTeam; ++t) {
-    members[started] = {&team, t};
-    if (pthread_create(&threads[started], nullptr, member_main, &members[started]) != 0) break;
-    ++started;
-  }
-  lead(team, work, context);
-  for (int t = 0; t < started; ++t) pthread_join(threads[t], nullptr);
-}
-#endif
-
-// Runs work(context) as thread 0 of a team; returns whether a loop in it asked for more threads than one.
-bool run_team(int threads, void (*work)(void*), void* context) {
-  Team team;
-  team.threads = threads;
-  if (threads > 1)
-    open_region(team, work, context);
-  else
-    lead(team, work, context);
-  return team.asked;
-}
-
-// ---- fork ---------------------------------------------------------------------------------------------------------------------------
-
-// Runs one piece of work at a time on a thread of its own, for the thread that survived a fork: libgomp believes that this one
-// still has its workers and would wait for them for ever. A fresh thread gets a fresh team.
-struct Host {
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-  bool running = false;  // the thread exists
-  void (*work)(void*) = nullptr;
-  void* context = nullptr;
-};
 
 struct Process {
   std::atomic<int> runs{0};   // with_threads bodies under way
   std::atomic<int> forks{0};  // between the first process and this one
-  pthread_t survivor{};
-  Host host;
 };
 Process process;
 
-void* host_main(void*) {
-  Host& host = process.host;
-  pthread_mutex_lock(&host.mutex);
-  for (;;) {
-    while (!host.work) pthread_cond_wait(&host.changed, &host.mutex);
-    pthread_mutex_unlock(&host.mutex);
-    host.work(host.context);
-    pthread_mutex_lock(&host.mutex);
-    host.work = nullptr;
-    pthread_cond_broadcast(&host.changed);
+// Takes chunks, the first of which is begun already (`loop` is what the team's was before), until all are begun; returns how many.
+int64_t take_chunks(Team& team, uint64_t loop, int thread) {
+  for (int64_t taken = 1;; ++taken) {
+    const int64_t begin = (team.chunks - int64_t(loop & Team::kOpen)) * team.chunk;
+    const int64_t end = min_of(begin + team.chunk, team.tasks);
+    for (int64_t task = begin; task < end; ++task) team.call(team.body, task, thread);
+    loop = team.loop.load(std::memory_order_relaxed);  // still the same loop: thread 0 waits for this chunk
+    do
+      if (!(loop & Team::kOpen)) return taken;
+    while (!team.loop.compare_exchange_weak(loop, loop - 1, std::memory_order_relaxed));
   }
 }
 
-// False when there is no thread to be had.
-bool run_on_host(void (*work)(void*), void* context, void (*waiting)(void*)) {
-  Host& host = process.host;
-  pthread_mutex_lock(&host.mutex);
-  if (!host.running) {
-    pthread_attr_t detached;
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    pthread_t thread;
-    host.running = pthread_create(&thread, &detached, host_main, nullptr) == 0;
-    pthread_attr_destroy(&detached);
+// ---- workers -----------------------------------------------------------------------------------------------------------------------
+
+bool has_chunk_for(const Team& team, int worker, int workers) {
+  return (team.loop.load() & Team::kOpen) && seat_of(team.seats.load(), worker, workers);
+}
+
+bool any_chunk_for(int worker, int workers) {
+  for (int t = 0, teams = crew.teams.load(); t < teams; ++t)
+    if (has_chunk_for(crew.team[t], worker, workers)) return true;
+  return false;
+}
+
+// Takes part in the loops that are open; returns whether there were any.
+bool help(int worker, int workers) {
+  bool helped = false;
+  for (int t = 0, teams = crew.teams.load(std::memory_order_acquire); t < teams; ++t) {
+    Team& team = crew.team[t];
+    uint64_t loop = team.loop.load(std::memory_order_acquire);
+    if (!(loop & Team::kOpen)) continue;
+    const int seat = seat_of(team.seats.load(std::memory_order_acquire), worker, workers);
+    if (!seat || !team.loop.compare_exchange_strong(loop, loop - 1, std::memory_order_acq_rel)) continue;
+    const int64_t taken = take_chunks(team, loop, seat);
+    team.unfinished.fetch_sub(taken, std::memory_order_release);
+    helped = true;
   }
-  if (!host.running) {
-    pthread_mutex_unlock(&host.mutex);
-    return false;
-  }
-  host.context = context;
-  host.work = work;
-  pthread_cond_broadcast(&host.changed);
-  while (host.work) {
-    timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 50 * 1000 * 1000;
-    if (until.tv_nsec >= 1000 * 1000 * 1000) until.tv_sec += 1, until.tv_nsec -= 1000 * 1000 * 1000;
-    pthread_cond_timedwait(&host.changed, &host.mutex, &until);
-    if (host.work && waiting) {
-      pthread_mutex_unlock(&host.mutex);
-      waiting(context);
-      pthread_mutex_lock(&host.mutex);
+  return helped;
+}
+
+// The life of a worker, until the crew is to grow beyond `wanted`.
+void serve(int worker, int workers, int wanted) {
+  const FloatMode mode;
+  const Here before = here;
+  here = {};
+  here.at_task = true;
+  const auto grows = [wanted] { return crew.wanted.load() > wanted; };
+  double idle_since = 0;
+  for (int spins = 0; !grows(); ++spins) {
+    if (help(worker, workers)) {
+      spins = 0;
+    } else if (spins == kSpins) {
+      idle_since = seconds_now();
+    } else if (spins > kSpins && seconds_now() - idle_since > kIdleSeconds) {
+      crew.worker[worker].spot.sleep([&] { return grows() || any_chunk_for(worker, workers); });
+      spins = 0;
     }
+    pause_once(spins);
   }
-  pthread_mutex_unlock(&host.mutex);
-  return true;
+  here = before;
 }
 
+// The founder's life. It is thread 0 of the region, in the place of the threads that lead: so the workers have the processors beside
+// theirs.
+void found(int workers, int wanted) {
+  crew.size.store(workers);
+  while (crew.wanted.load() <= wanted) crew.founder.sleep([wanted] { return crew.wanted.load() > wanted; });
+  for (int w = 1; w <= workers; ++w) crew.worker[w].spot.wake();
+}
+
+#if WL_USE_OPENMP
+void keep_region(int wanted) {
+#pragma omp parallel num_threads(wanted + 1)
+  {
+    const int thread = omp_get_thread_num(), workers = omp_get_num_threads() - 1;
+    if (thread == 0)
+      found(workers, wanted);
+    else
+      serve(thread, workers, wanted);
+  }
+}
+#else
+struct Member {
+  pthread_t thread;
+  int worker, workers, wanted;
+};
+void keep_region(int wanted) {
+  constexpr int kMaxWorkers = 63;
+  Member members[kMaxWorkers];
+  const int workers = int(min_of(wanted, kMaxWorkers));
+  int started = 0;
+  for (; started < workers; ++started) {
+    Member& member = members[started];
+    member = {{}, started + 1, workers, wanted};
+    const auto main = [](void* m) -> void* {
+      const auto& member = *static_cast<const Member*>(m);
+      serve(member.worker, member.workers, member.wanted);
+      return nullptr;
+    };
+    if (pthread_create(&member.thread, nullptr, main, &member) != 0) break;
+  }
+  found(workers, wanted);
+  for (int w = 0; w < started; ++w) pthread_join(members[w].thread, nullptr);
+}
+#endif
+
+void* founder_main(void*) {
+  for (;;) keep_region(crew.wanted.load());
+}
+
+// Sees to it that there will be `workers` workers; waits for none.
+void want_workers(int workers) {
+  int wanted = crew.wanted.load(std::memory_order_relaxed);
+  while (wanted < workers && !crew.wanted.compare_exchange_weak(wanted, workers)) continue;
+  if (wanted >= workers) return;
+  if (crew.founded.exchange(true)) {
+    crew.founder.wake();
+    return;
+  }
+  pthread_attr_t detached;
+  pthread_attr_init(&detached);
+  pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+  pthread_t thread;
+  if (pthread_create(&thread, &detached, founder_main, nullptr) != 0) {  // alone, then; the next run tries again
+    crew.wanted = 0;
+    crew.founded = false;
+  }
+  pthread_attr_destroy(&detached);
+}
+
+// ---- thread 0 ----------------------------------------------------------------------------------------------------------------------
+
+// A free team, or null.
+Team* claim_team() {
+  for (int t = 0; t < kMaxTeams; ++t) {
+    if (crew.team[t].led.load(std::memory_order_relaxed) || crew.team[t].led.exchange(true, std::memory_order_acquire)) continue;
+    int teams = crew.teams.load();
+    while (teams <= t && !crew.teams.compare_exchange_weak(teams, t + 1)) continue;
+    return &crew.team[t];
+  }
+  return nullptr;
+}
+
+// Gives the team as many threads as are there for each of the runs now under way; returns how many.
+int take_seats(Team& team, int threads) {
+  threads = int(max_of(threads / process.runs.load(std::memory_order_relaxed), 1));
+  team.seats.store(pack_seats(int(&team - crew.team) * threads, threads), std::memory_order_release);
+  return threads;
+}
+
+void wake_workers(const Team& team, int threads) {
+  const int workers = crew.size.load(std::memory_order_relaxed), first = int(team.seats.load(std::memory_order_relaxed) >> 32);
+  for (int seat = 1; seat < threads && seat <= workers; ++seat) crew.worker[1 + (seat - 1 + first) % workers].spot.wake();
+}
+
+// Hands a loop to the team and takes part.
+void share(Team& team, int threads, int64_t tasks, void (*call)(void*, int64_t, int), void* body) {
+  team.call = call, team.body = body, team.tasks = tasks;
+  team.chunk = max_of(tasks / (threads * 16), 1);
+  team.chunks = div_up(tasks, team.chunk);
+  team.unfinished.store(team.chunks, std::memory_order_relaxed);
+  const uint64_t before = team.loop.load(std::memory_order_relaxed);  // nothing is open
+  const uint64_t loop = before + Team::kRound + uint64_t(team.chunks);
+  team.loop.store(loop - 1);  // the first chunk is ours
+  wake_workers(team, threads);
+  here.at_task = true;
+  int64_t taken;
+  {
+    const FloatMode mode;
+    taken = take_chunks(team, loop, 0);
+  }
+  here.at_task = false;
+  for (int spins = 0; team.unfinished.load(std::memory_order_acquire) != taken; ++spins) pause_once(spins);
+}
+
+// ---- fork ---------------------------------------------------------------------------------------------------------------------------
+
+// The workers stayed behind in the parent, and so did the leaders of all runs but one that this thread may be in: it goes on alone.
 void after_fork_in_child() {
-  process.survivor = pthread_self();
   ++process.forks;
-  process.runs = 0;
-  new (&process.host) Host;  // its thread stayed behind in the parent
-}
-
-// True on the thread whose libgomp team was lost in a fork.
-bool team_is_lost() {
-  return fork_generation() > 0 && pthread_equal(process.survivor, pthread_self());
+  process.runs = here.running ? 1 : 0;
+  for (int w = 1, size = crew.size; w <= size; ++w) new (&crew.worker[w]) Crew::Worker;
+  new (&crew.founder) ParkingSpot;
+  crew.wanted = crew.size = 0;
+  crew.founded = false;
+  for (int t = 0, teams = crew.teams; t < teams; ++t) {
+    crew.team[t].loop &= ~Team::kOpen;
+    crew.team[t].led = &crew.team[t] == here.team;
+  }
 }
 
 }  // namespace
@@ -270,42 +332,37 @@ int default_threads() {
   return threads < 1 ? 1 : threads > kMaxThreads ? kMaxThreads : threads;
 }
 
-bool with_threads(int threads, void (*work)(void*), void* context, void (*waiting)(void*)) {
-  struct Request {
-    int threads;
-    void (*work)(void*);
-    void* context;
-    void (*waiting)(void*);
-    bool asked;
-  } request{threads, work, context, waiting, false};
-  const int runs = process.runs.fetch_add(1, std::memory_order_relaxed) + 1;
-  request.threads = int(max_of(threads / runs, 1));  // models that run at the same time share the processors
-  const auto run = [](void* r) {
-    auto& request = *static_cast<Request*>(r);
-    request.asked = run_team(request.threads, request.work, request.context);
-  };
-  const auto wait = [](void* r) {
-    const auto& request = *static_cast<Request*>(r);
-    if (request.waiting) request.waiting(request.context);
-  };
-  if (!team_is_lost() || !run_on_host(run, &request, wait)) {
-    if (team_is_lost()) request.threads = 1;
-    run(&request);
+bool with_threads(int threads, void (*work)(void*), void* context) {
+  const Here before = here;
+  here = {};
+  here.running = true;
+  here.threads = threads;
+  process.runs.fetch_add(1, std::memory_order_relaxed);
+  if (threads > 1 && (here.team = claim_team())) {
+    want_workers(threads - 1);
+    wake_workers(*here.team, take_seats(*here.team, threads));  // now, for it takes them as long as the first steps do
   }
+  work(context);
+  if (here.team) here.team->led.store(false, std::memory_order_release);
   process.runs.fetch_sub(1, std::memory_order_relaxed);
-  return request.asked;
+  const bool asked = here.asked;
+  here = before;
+  return asked;
 }
 
 void parallel_for_impl(int threads, int64_t tasks, void (*call)(void*, int64_t, int), void* body) {
-  if (!here.at_task && here.team) {
-    here.team->asked = true;
-    if (here.team->threads > 1) return share(*here.team, tasks, call, body);
+  if (here.running && !here.at_task) {
+    here.asked = true;
+    if (here.team) {
+      const int at_hand = take_seats(*here.team, int(min_of(threads, here.threads)));
+      if (at_hand > 1) return share(*here.team, at_hand, tasks, call, body);
+    }
   }
-  if (here.at_task || here.team || threads <= 1) {
+  if (here.at_task || here.running || threads <= 1) {
     for (int64_t task = 0; task < tasks; ++task) call(body, task, 0);
     return;
   }
-  // A loop outside of any run: a team for it alone.
+  // A loop outside of any run: a run for it alone.
   struct Loop {
     int threads;
     int64_t tasks;

@@ -12,9 +12,9 @@ int default_threads();
 void watch_forks();
 int fork_generation();  // forks noticed between the first process and this one
 
-// Runs work(context) with `threads` threads at hand for the parallel_for loops in it (fewer where bodies run at the same time: they share),
-// and returns whether some loop asked for more than one. Safe in a forked child too (libgomp hangs there): the body then runs on a fresh
-// host thread, while `waiting(context)` is called on the caller's every 50 ms.
-bool with_threads(int threads, void (*work)(void*), void* context, void (*waiting)(void*) = nullptr);
+// Runs work(context) on this thread, with up to threads - 1 workers at hand for the parallel_for loops in it (fewer where bodies run at the
+// same time: they share the processors), and returns whether some loop asked for more than one thread. Waits for no worker, neither at
+// the beginning nor at the end: one that the system does not schedule in time is missed, no more. Works in a forked child too.
+bool with_threads(int threads, void (*work)(void*), void* context);
 
 }  // namespace wl

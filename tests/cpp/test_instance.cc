@@ -1,5 +1,6 @@
 // The executor: entries, batch extents, slots, stopping, floating-point mode, sharing, and that running takes nothing from the heap.
 #include <pthread.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -273,6 +274,7 @@ void test_no_allocation() {
   std::vector<float> x(rows * 4), y(rows * 4);
   wl::Scalar scalars[wl::kScalarSlots] = {};
   net.run(15, rows, x.data(), y.data(), scalars);
+  usleep(100000);  // the workers come into being, and they do so when they are scheduled
   net.run(15, rows, x.data(), y.data(), scalars);
   const long before = allocations;
   for (int step = 2; step < 50; ++step) net.run(15, step % 2 ? rows : rows / 2, x.data(), y.data(), scalars);

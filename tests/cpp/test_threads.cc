@@ -1,4 +1,5 @@
-// The thread layer: every task once, floating-point mode in the workers, sharing, forked children, the default count.
+// The thread layer: every task once, floating-point mode in the workers, sharing, late workers, idleness, forked children, the default
+// count.
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -114,6 +115,73 @@ void test_sharing() {
   other.join();
 }
 
+// While every worker is held at a task of one run, the others' runs end.
+void test_workers_held_elsewhere() {
+  struct Context {
+    std::atomic<int> at_task{0};
+    std::atomic<bool> release{false};
+  } context;
+  std::thread other([&] {
+    wl::with_threads(
+        4,
+        [](void* c) {
+          auto& context = *static_cast<Context*>(c);
+          wl::Run run;
+          run.threads = 4;
+          wl::parallel_for(run, 4, 1e9, [&](int64_t, int) {
+            ++context.at_task;
+            while (!context.release) std::this_thread::yield();
+          });
+        },
+        &context);
+  });
+  while (context.at_task < 4) std::this_thread::yield();
+  for (int i = 0; i < 100; ++i) CHECK(Sweep(8, 1000).run());
+  context.release = true;
+  other.join();
+}
+
+// More threads that are never idle than processors: short runs end all the same.
+void test_busy_machine() {
+  std::atomic<bool> done{false};
+  std::vector<std::thread> busy;
+  for (long i = 0; i <= 2 * sysconf(_SC_NPROCESSORS_ONLN); ++i)
+    busy.emplace_back([&] {
+      while (!done) continue;
+    });
+  for (int i = 0; i < 1000; ++i) CHECK(Sweep(2 + i % 3, 30).run());
+  done = true;
+  for (auto& thread : busy) thread.join();
+}
+
+// Several threads at once, each with another number of threads in every run.
+void test_changing_counts() {
+  std::atomic<int> good{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 200; ++i) good += Sweep(1 + (i * 5 + t) % 23, 1 + i).run();
+    });
+  for (auto& thread : threads) thread.join();
+  CHECK(good == 600);
+}
+
+// O-14: workers that have nothing to do sleep, and wake.
+void test_idle() {
+  const auto processor_seconds = [] {
+    timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+  };
+  for (int i = 0; i < 3; ++i) {
+    CHECK(Sweep(4, 1000).run());
+    usleep(100000);
+    const double before = processor_seconds();
+    usleep(300000);
+    CHECK(processor_seconds() - before < 0.01, "%g s of an idle 0.3 s", processor_seconds() - before);
+  }
+}
+
 void test_float_mode_in_workers() {
 #if defined(__x86_64__)
   struct Context {
@@ -150,8 +218,6 @@ bool child_succeeds(pid_t child) {
   return false;
 }
 
-std::atomic<int> waited{0};
-
 // After the parent had a team: the child runs, from the surviving thread and from a new one, and so does its own child.
 void test_fork() {
   wl::watch_forks();
@@ -169,15 +235,46 @@ void test_fork() {
     run.threads = 2;
     std::atomic<int> count{0};
     wl::parallel_for(run, 10, 1e9, [&](int64_t, int) { ++count; });
-    // While the host thread works, this one is asked.
-    wl::with_threads(
-        2, [](void*) { usleep(200000); }, nullptr, [](void*) { ++waited; });
     const pid_t grandchild = fork();
     if (grandchild == 0) _exit(Sweep(2, 100).run() ? 0 : 1);
-    _exit(good && other_good && count == 10 && waited >= 2 && child_succeeds(grandchild) ? 0 : 1);
+    _exit(good && other_good && count == 10 && child_succeeds(grandchild) ? 0 : 1);
   }
   CHECK(child_succeeds(child));
   CHECK(Sweep(2, 100).run() && wl::fork_generation() == generation);
+}
+
+// Forks while another thread is in the middle of runs, and from within a run, which goes on in both processes.
+void test_fork_in_the_middle() {
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    while (!done) CHECK(Sweep(3, 100).run());
+  });
+  for (int i = 0; i < 5; ++i) {
+    struct Context {
+      Sweep first{3, 100}, second{3, 100};
+      pid_t child = -1;
+    } context;
+    fflush(stdout);
+    const auto work = [](void* c) {
+      auto& context = *static_cast<Context*>(c);
+      const auto loop = [](Sweep& sweep) {
+        wl::Run run;
+        run.threads = sweep.threads;
+        wl::parallel_for(run, sweep.tasks, 1e9, [&](int64_t task, int) { ++sweep.ran[size_t(task)]; });
+        for (auto& count : sweep.ran)
+          if (count != 1) sweep.good = false;
+      };
+      loop(context.first);
+      context.child = fork();
+      loop(context.second);
+    };
+    wl::with_threads(3, work, &context);
+    const bool good = context.first.good && context.second.good;
+    if (context.child == 0) _exit(good && Sweep(3, 100).run() ? 0 : 1);
+    CHECK(good && child_succeeds(context.child));
+  }
+  done = true;
+  other.join();
 }
 
 void write_file(const std::string& path, const char* text) {
@@ -237,7 +334,14 @@ int main() {
   test_nested_and_concurrent();
   test_sharing();
   test_float_mode_in_workers();
-  if (!kThreadSanitizer) test_fork();
+  test_workers_held_elsewhere();
+  test_busy_machine();
+  test_changing_counts();
+  test_idle();
+  if (!kThreadSanitizer) {
+    test_fork();
+    test_fork_in_the_middle();
+  }
   test_cpu_quota();
   test_default_threads();
   return harness::finish();

@@ -81,7 +81,7 @@ def test_an_instance_of_the_parent_works_in_the_child() -> None:
 
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 def test_ctrl_c_in_a_forked_child() -> None:
-    """There the steps run on a thread of their own; the interrupt reaches them."""
+    """The steps run on the thread that forked; the interrupt reaches them."""
     instance = _core.Instance(_core.Program(unary_chain(64, 4096, kind="gelu", steps=20_000)), isa="ref", threads=1)
     x = np.zeros((64, 4096), np.float32)
     child = os.fork()
