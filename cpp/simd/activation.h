@@ -95,35 +95,53 @@ static __attribute__((noinline, unused)) f32v unary_grad_slow(UnaryKind kind, f3
   return dx;
 }
 
+// relu and relu6 in one form, min(max(x, 0), most), so that loops need no code of their own for each: `most` of relu cuts nothing off.
+WL_INLINE bool is_clip(UnaryKind kind) {
+  return kind == UnaryKind::relu || kind == UnaryKind::relu6;
+}
+WL_INLINE float clip_at(UnaryKind kind) {
+  return kind == UnaryKind::relu6 ? 6.0f : kInfinity;
+}
+WL_INLINE f32v clip(f32v x, f32v most) {
+  return min(max(x, zero()), most);
+}
+// dy where s, the input or the output, is not cut off; `most` of relu is a number that no other reaches.
+WL_INLINE f32v clip_grad(f32v s, f32v dy, f32v most) {
+  return select((s <= 0.0f) | (s >= most), zero(), dy);
+}
+WL_INLINE float clip_grad_at(UnaryKind kind) {
+  return kind == UnaryKind::relu6 ? 6.0f : __builtin_nanf("");
+}
+
 // kind(x) for epilogues that touch each element once after much arithmetic.
 WL_INLINE f32v unary_apply(UnaryKind kind, f32v x, f32v alpha, f32v beta) {
   if (kind == UnaryKind::none) return x;
-  if (kind == UnaryKind::relu) return unary<UnaryKind::relu>(x, alpha, beta);
+  if (is_clip(kind)) return clip(x, set1(clip_at(kind)));
   return unary_slow(kind, x, alpha, beta);
 }
 
 // For loops that are bound by memory: calls body(act) with act(x) = kind(x), specialised for what nets put behind a normalisation.
 template <class Body>
 WL_INLINE void with_activation(UnaryKind kind, float alpha, float beta, Body&& body) {
-  const f32v a = set1(alpha), b = set1(beta);
+  const f32v a = set1(alpha), b = set1(beta), most = set1(clip_at(kind));
   if (kind == UnaryKind::none) return body([](f32v x) { return x; });
-  if (kind == UnaryKind::relu) return body([](f32v x) { return unary<UnaryKind::relu>(x, zero(), zero()); });
+  if (is_clip(kind)) return body([=](f32v x) { return clip(x, most); });
   body([=](f32v x) { return unary_slow(kind, x, a, b); });
 }
 // The same for body(grad) with grad(s, dy) = dy * kind'.
 template <class Body>
 WL_INLINE void with_activation_grad(UnaryKind kind, float alpha, float beta, Body&& body) {
-  const f32v a = set1(alpha), b = set1(beta);
+  const f32v a = set1(alpha), b = set1(beta), most = set1(clip_grad_at(kind));
   if (kind == UnaryKind::none) return body([](f32v, f32v dy) { return dy; });
-  if (kind == UnaryKind::relu) return body([](f32v s, f32v dy) { return unary_grad<UnaryKind::relu>(s, dy, zero(), zero()); });
+  if (is_clip(kind)) return body([=](f32v s, f32v dy) { return clip_grad(s, dy, most); });
   body([=](f32v s, f32v dy) { return unary_grad_slow(kind, s, dy, a, b); });
 }
 
 // The same with grad(v, dy) for the input v of an activation whose derivative is read off its output.
 template <class Body>
 WL_INLINE void with_activation_grad_at(UnaryKind kind, float alpha, float beta, Body&& body) {
-  const f32v a = set1(alpha), b = set1(beta);
-  if (kind == UnaryKind::relu) return body([](f32v v, f32v dy) { return unary_grad<UnaryKind::relu>(v, dy, zero(), zero()); });
+  const f32v a = set1(alpha), b = set1(beta), most = set1(clip_grad_at(kind));
+  if (is_clip(kind)) return body([=](f32v v, f32v dy) { return clip_grad(v, dy, most); });
   body([=](f32v v, f32v dy) { return unary_grad_slow(kind, unary_slow(kind, v, a, b), dy, a, b); });
 }
 

@@ -137,7 +137,7 @@ __attribute__((noinline)) void load_output(f32v* total, const BrgemmOutput& out,
   }
 }
 
-// The general way out: any columns, bias, residual and activation.
+// The general way out: any columns and activation.
 __attribute__((noinline)) void store_output(const f32v* sum, const BrgemmOutput& out, const Place& at, int rows, int vectors) {
   const f32v alpha = set1(out.alpha), beta = set1(out.beta);
   for (int v = 0; v < vectors; ++v) {
@@ -153,10 +153,10 @@ __attribute__((noinline)) void store_output(const f32v* sum, const BrgemmOutput&
   }
 }
 
-// The frequent way out, straight from the registers: whole vectors, no residual, no activation but relu.
+// The frequent way out, straight from the registers: whole vectors, no activation but relu and relu6.
 template <int MR, int NV>
 WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place& at) {
-  if (at.columns < NV * kLanes || out.residual || out.activation > UnaryKind::relu) {
+  if (at.columns < NV * kLanes || !(out.activation == UnaryKind::none || is_clip(out.activation))) {
     f32v sum[MR * NV];
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r)
@@ -172,14 +172,22 @@ WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place&
       for (int r = 0; r < MR; ++r) acc[r][v] = acc[r][v] + bias;
     }
   }
-  if (out.activation == UnaryKind::relu) {
+  const int64_t offset = out.c_offset + at.column;
+  if (out.residual) {
+    const float* const* residual = out.residual + at.row;
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[r][v] = max(acc[r][v], zero());
+      for (int v = 0; v < NV; ++v) acc[r][v] = acc[r][v] + load(residual[r] + offset + v * kLanes);
   }
-  float* const* rows = out.c + at.row;  // as locals: for all the compiler knows, a store may change `out`
-  const int64_t offset = out.c_offset + at.column;
+  if (out.activation != UnaryKind::none) {
+    const f32v most = set1(clip_at(out.activation));
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] = clip(acc[r][v], most);
+  }
+  float* const* rows = out.c + at.row;  // as a local: for all the compiler knows, a store may change `out`
 #pragma GCC unroll 12
   for (int r = 0; r < MR; ++r) {
     float* c = rows[r] + offset;

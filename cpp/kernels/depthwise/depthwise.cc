@@ -38,15 +38,6 @@ WL_INLINE DepthwiseRow edge_column(const DepthwiseRow& d, int64_t p, int64_t* fi
   return one;
 }
 
-WL_INLINE f32v activate(const DepthwiseEpilogue& e, f32v v) {
-  switch (e.activation) {
-    case UnaryKind::none: return v;
-    case UnaryKind::relu: return unary<UnaryKind::relu>(v, zero(), zero());
-    case UnaryKind::relu6: return unary<UnaryKind::relu6>(v, zero(), zero());
-    default: return unary_slow(e.activation, v, set1(e.alpha), set1(e.beta));
-  }
-}
-
 // --- packed weights -----------------------------------------------------------------------------------------------------------------
 void pack(int64_t rows, int64_t taps, int64_t channels, const float* w, int64_t w_row, int64_t w_tap, float* packed) {
   for (int64_t c = 0; c < channels; c += kLanes)
@@ -110,7 +101,7 @@ WL_INLINE void convolve_lanes(const DepthwiseRow& d, const float* x, const float
     for (int j = 0; j < np; ++j) {
       if (bias) sum[j] = sum[j] + b;
       if (residual) sum[j] = sum[j] + load_lanes<tail>(residual + j * e->residual_col, lanes);
-      sum[j] = activate(*e, sum[j]);
+      sum[j] = unary_apply(e->activation, sum[j], set1(e->alpha), set1(e->beta));
     }
   }
 #pragma GCC unroll 8
