@@ -25,8 +25,20 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PAUSE = 0.25  # seconds; libgomp's workers spin for a few milliseconds, MKL's for up to 200
-FORCED = ("WIESEL_ISA", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-"""Variables that hold contenders to an instruction set; they are written down with the results."""
+HOLDS = {
+    "avx2": {"WIESEL_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "avx512": {
+        "WIESEL_ISA": "avx512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+    },
+}
+"""Variables that hold contenders to an instruction set: wiesel, oneDNN, PyTorch's own kernels, MKL."""
+FORCED = tuple(HOLDS["avx2"])
+"""Are written down with the results, whoever has set them."""
+HELD = ("torch",)
+"""Peers that these variables hold."""
 
 
 def arguments(description: str, *, peers: Sequence[str], seconds: float) -> argparse.ArgumentParser:
@@ -43,6 +55,7 @@ def arguments(description: str, *, peers: Sequence[str], seconds: float) -> argp
     parser.add_argument("--seconds", type=float, default=seconds, help="length of a turn (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="least steps of a turn (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads of each contender (default: the cores of this process)")
+    parser.add_argument("--isa", choices=tuple(HOLDS), help="hold all contenders to this instruction set (default: each takes the best)")
     parser.add_argument("--target", type=float, help="ratio that is to be reached (default: each case's own)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results (default: %(default)s)")
     parser.add_argument("--label", default="", help="end of the results' file name, for runs that make one table together")
@@ -57,6 +70,9 @@ class Session:
             raise SystemExit("at least 5 rounds")
         self.kind = kind
         self.options = options
+        if options.isa:
+            os.environ.update(HOLDS[options.isa])  # all contenders are processes of ours
+            options.label = "-".join(filter(None, (options.label, options.isa)))
         self.facts = machine()
         self.threads: int = options.threads or self.facts["cores"]
         self.peaks = peaks(self.threads)
@@ -64,8 +80,11 @@ class Session:
         unknown = [peer for peer in asked if peer not in peers]
         if unknown:
             raise SystemExit(f"unknown peers {', '.join(unknown)}; known: {', '.join(peers)}")
-        self.peers = [peer for peer in asked if installed(options.peer_python, peer)]
-        self.absent = [peer for peer in asked if peer not in self.peers]
+        held = [peer for peer in asked if not options.isa or peer in HELD]
+        if len(held) < len(asked):
+            print(f"left out, for nothing holds them to {options.isa}: {', '.join(set(asked) - set(held))}", file=sys.stderr)
+        self.peers = [peer for peer in held if installed(options.peer_python, peer)]
+        self.absent = [peer for peer in held if peer not in self.peers]
         if self.absent:
             print(f"left out, for {options.peer_python} has them not: {', '.join(self.absent)}", file=sys.stderr)
 
@@ -124,7 +143,8 @@ class Session:
         """Prints the table and writes it, and all that it was made from as JSON."""
         notes = [f"{self.threads} threads each, fp32; {note}"]
         notes += [f"Not installed, so left out: {', '.join(self.absent)}."] if self.absent else []
-        text = "\n".join(heading(title, self.facts, self.peaks, self.options.rounds, notes) + table) + "\n"
+        head = heading(title, self.facts, self.peaks, f"Medians of {self.options.rounds} interleaved rounds.", notes)
+        text = "\n".join(head + table) + "\n"
         print(text)
         everything = {"kind": self.kind, "machine": self.facts, "peaks": self.peaks, "threads": self.threads, "absent": self.absent}
         everything |= {"rounds": self.options.rounds, "results": results}
@@ -315,7 +335,7 @@ def write(kind: str, results: dict[str, Any], table: str, folder: Path, label: s
     return path
 
 
-def heading(title: str, facts: dict[str, Any], peaks: dict[str, Any], rounds_: int, notes: Sequence[str]) -> list[str]:
+def heading(title: str, facts: dict[str, Any], peaks: dict[str, Any], method: str, notes: Sequence[str] = ()) -> list[str]:
     """The lines that every table begins with."""
     caches = ", ".join(f"{level.upper()} {facts[level]}" for level in ("l1d", "l2", "l3") if level in facts)
     measured = ", ".join(f"{what} {value:.1f} {unit}" for what, _, unit, value in ((*name.partition("_"), v) for name, v in peaks.items()))
@@ -326,7 +346,7 @@ def heading(title: str, facts: dict[str, Any], peaks: dict[str, Any], rounds_: i
         f"{facts.get('cpu', 'unknown CPU')}, {facts['cores']} cores, {caches}; {', '.join(facts.get('isa', []))}. {facts['system']}.",
         f"Measured in this run: {measured}. Load before the run: {facts.get('load', 0):.1f}.",
         *([f"Held to an instruction set: {forced}."] if forced else []),
-        f"Medians of {rounds_} interleaved rounds.",
+        method,
         *notes,
         "",
     ]

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from wiesel.summary import summarize
@@ -38,6 +39,9 @@ sys.modules["protocol"] = protocol  # the one that compare and layers import
 layers = load("layers")
 compare = load("compare")
 nets = load("nets")
+shapes = load("shapes")
+sys.modules["shapes"] = shapes
+sweep = load("sweep")
 
 
 def test_ratio_of_few_rounds_is_the_whole_range() -> None:
@@ -260,3 +264,55 @@ def test_twins_have_as_many_parameters() -> None:
     options = {"lenet5": {"padding": 2}}
     ours = {name: summarize(models.create(name, **options.get(name, {})), case.shape).parameters for name, case in cases.items()}
     assert ours == theirs
+
+
+def test_contenders_are_held_to_an_instruction_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in protocol.FORCED:
+        monkeypatch.setenv(name, "")  # put back after the test
+    monkeypatch.setattr(protocol, "peaks", lambda threads: {})
+    arguments = ["--peer", "torch,ncnn", "--isa", "avx2", "--label", "four", "--out", str(tmp_path)]
+    options = protocol.arguments("", peers=("torch", "ncnn"), seconds=1.0).parse_args(arguments)
+    session = protocol.Session("train", options, ("torch", "ncnn"))
+    assert session.facts["forced"] == protocol.HOLDS["avx2"]
+    assert "ncnn" not in session.peers + session.absent, "nothing holds it"
+    assert options.label == "four-avx2"
+
+
+@pytest.mark.parametrize("op", shapes.OPS)
+def test_random_shapes_are_legal_and_the_same_for_a_seed(op: str) -> None:
+    drawn = [[shapes.draw(op, np.random.default_rng(seed)) for seed in range(5)] for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    for words in drawn[0]:
+        assert shapes.parse(shapes.text(words)) == words
+        assert shapes.problem(op, words).kind
+
+
+def test_multiply_adds_leave_out_padding() -> None:
+    words = shapes.parse("n2 ih3 iw3 ic4 oc5 kh3 kw3 sh1 sw1 dh1 dw1 g1 pt1 pl1 pb1 pr1")
+    assert shapes.macs("conv_fwd", words) == 2 * (2 + 3 + 2) ** 2 * 4 * 5
+
+
+def test_sweep_measures_every_op_and_merges(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """O-18: what the sweep does; its figures are no test."""
+    monkeypatch.setattr(shapes, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(shapes, "MOST_MACS", 1 << 20)
+    rows = tmp_path / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--count", "1", "--seconds", "0", "--rows", str(rows)])
+    assert sweep.main() == 0
+    found = json.loads(rows.read_text())["rows"]
+    assert {row["op"] for row in found} - {"conv_pack"} == set(shapes.OPS)
+    assert all(row["floor"] > 0 and 0 < row["seconds"] < 1 for row in found)
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--merge", str(rows), str(rows), "--out", str(tmp_path)])
+    assert sweep.main() == 0
+    assert f"{2 * len(found)} shapes" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("sweep-*.md"))) == 1
+
+
+def test_sweep_holds_shapes_against_the_median_of_their_class() -> None:
+    rows = [{"op": "matmul", "kind": "plain", "shape": f"m{i}", "seconds": 1.0, "floor": 0.5, "algorithm": ""} for i in range(8)]
+    slow = {**rows[0], "shape": "m99", "floor": 0.1}
+    other = {**slow, "kind": "few rows", "shape": "m1"}  # alone in its class: no median
+    assert [(row["shape"], row["relative"]) for row in sweep.cliffs([*rows, slow, other])] == [("m99", 0.2)]
+    text = "\n".join(sweep.report([*rows, slow, other]))
+    assert "| matmul | plain | 9 | 0.50 | 0.10 | 1 |" in text
+    assert "10 shapes, 1 below a third of the median of their class." in text
