@@ -16,7 +16,8 @@ constexpr int64_t kSegment = 4096;      // longest run that one kernel call sums
 constexpr int64_t kColumnBlock = 2048;  // outputs side by side that one task accumulates
 constexpr int64_t kMostPieces = 256;
 
-// The axes of x as kept and reduced ones, each as joint axes; the axis along which x has stride 1 is taken apart.
+// The axes of x as kept and reduced ones, each as joint axes; the axis along which x has stride 1 is taken apart, together with those
+// before it that continue it.
 struct Plan {
   Axes<2> kept;     // of y and x
   Axes<1> reduced;  // of x
@@ -33,12 +34,19 @@ Plan plan_of(const Step& s) {
   Plan p;
   // The batch axis counts as long even when it happens to be 1, so that the plan is the same for every running extent.
   const auto is_long = [&x](int a) { return x.dims[a] > 1 || (a == 0 && x.batch); };
-  int inner = -1;
+  int inner = -1, first_inner = x.rank;
   for (int a = 0; a < x.rank; ++a)
     if (is_long(a) && x.strides[a] == 1) inner = a;
   if (inner >= 0) {
     p.inner = mask >> inner & 1 ? Plan::reduced_inner : Plan::kept_inner;
-    p.length = x.dims[inner], p.y_stride = y.strides[inner];
+    p.length = x.dims[inner], p.y_stride = y.strides[inner], first_inner = inner;
+    for (int a = inner - 1; a >= 0; --a) {
+      if (!is_long(a)) continue;
+      const bool kept = p.inner == Plan::kept_inner;
+      if ((mask >> a & 1) == kept || x.strides[a] != p.length) break;
+      if (kept && ((a == 0 && x.batch) || y.strides[a] != p.y_stride * p.length)) break;  // the cut does not depend on the batch
+      p.length *= x.dims[a], first_inner = a;
+    }
   }
   const auto append = [](auto* axes, int64_t extent, auto... strides) {
     const int64_t stride[] = {strides...};
@@ -49,7 +57,7 @@ Plan plan_of(const Step& s) {
     for (size_t k = 0; k < sizeof...(strides); ++k) axes->stride[k][axes->rank - 1] = stride[k];
   };
   for (int a = 0; a < x.rank; ++a) {
-    if (a == inner || !is_long(a)) continue;
+    if ((a >= first_inner && a <= inner) || !is_long(a)) continue;
     if (mask >> a & 1)
       append(&p.reduced, x.dims[a], x.strides[a]);
     else
@@ -131,17 +139,26 @@ void run_along(const Step& s, const Run& r, const Plan& p, ReduceKind kind, doub
     }
     return value;
   };
+  const int64_t last = p.kept.rank - 1, x_stride = p.kept.stride[1][last], y_stride = p.kept.stride[0][last];
+  const auto one_row_each = [&](int64_t n, const float* from, float* to) {  // outputs that are a single segment
+    float sums[64];
+    for (int64_t i = 0; i < n; i += 64) {
+      const int64_t m = min_of(64, n - i);
+      r.kernels->reduce->rows(kind, m, p.length, from + i * x_stride, x_stride, sums);
+      for (int64_t j = 0; j < m; ++j) to[(i + j) * y_stride] = finish(kind, combine(kind, neutral(kind), (double)sums[j]), count);
+    }
+  };
   parallel_for(r, div_up(p.outputs, per_task) * p.pieces, 0.3 * (double)x.elements(), [&](int64_t task, int) {
     const int64_t which = task % p.pieces, first = task / p.pieces * per_task;
     int64_t output = first;
     for_each_run(p.kept, first, min_of(p.outputs, first + per_task), [&](int64_t n, const int64_t* offset) {
+      if (all == 1) return one_row_each(n, x.f32() + offset[1], y.f32() + offset[0]);
       for (int64_t i = 0; i < n; ++i, ++output) {
-        const int64_t last = p.kept.rank - 1;
-        const double value = piece_value(offset[1] + i * p.kept.stride[1][last], which);
+        const double value = piece_value(offset[1] + i * x_stride, which);
         if (p.pieces > 1)
           partial[output * p.pieces + which] = value;
         else
-          y.f32()[offset[0] + i * p.kept.stride[0][last]] = finish(kind, value, count);
+          y.f32()[offset[0] + i * y_stride] = finish(kind, value, count);
       }
     });
   });
@@ -151,7 +168,7 @@ void run_along(const Step& s, const Run& r, const Plan& p, ReduceKind kind, doub
     for (int64_t i = 0; i < n; ++i, ++output) {
       double value = neutral(kind);
       for (int64_t g = 0; g < p.pieces; ++g) value = combine(kind, value, partial[output * p.pieces + g]);
-      y.f32()[offset[0] + i * p.kept.stride[0][p.kept.rank - 1]] = finish(kind, value, count);
+      y.f32()[offset[0] + i * y_stride] = finish(kind, value, count);
     }
   });
 }

@@ -51,8 +51,19 @@ WL_INLINE f32v row_block(int64_t n, const float* x) {
   return combine<kind>(combine<kind>(acc[0], acc[1]), combine<kind>(acc[2], acc[3]));
 }
 
+// Rows shorter than a vector: one number at a time, which the processor does for several rows at once.
+template <ReduceKind kind>
+void short_rows(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
+  for (int64_t r = 0; r < rows; ++r, x += x_row) {
+    float total = x[0];
+    for (int64_t i = 1; i < cols; ++i) total = kind != ReduceKind::max ? total + x[i] : x[i] > total || x[i] != x[i] ? x[i] : total;
+    out[r] = total;
+  }
+}
+
 template <ReduceKind kind>
 void rows_kernel(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
+  if (cols < kLanes) return short_rows<kind>(rows, cols, x, x_row, out);
   for (int64_t r = 0; r < rows; ++r, x += x_row) {
     f32v total = neutral<kind>();
     for (int64_t i = 0; i < cols; i += kRowBlock)
@@ -128,6 +139,14 @@ WL_INLINE void add_rows(int64_t rows, int64_t channels, int64_t merge, const Mak
 }
 
 void columns_max(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* acc) {
+  if (const int64_t merge = merge_of(rows, cols, x_row == cols); merge > 1) {  // several narrow rows side by side
+    float wide[kMaxWidth];
+    const int64_t width = merge * cols, merged = rows / merge;
+    for (int64_t i = 0; i < width; ++i) wide[i] = acc[i % cols];
+    columns_max(merged, width, x, width, wide);
+    columns_max(merge, cols, wide, cols, acc);
+    rows -= merged * merge, x += merged * width;
+  }
   for (int64_t r = 0; r < rows; ++r, x += x_row)
     for_vectors(cols, [&](int64_t i, auto at) { at.put(acc + i, max_nan(at.get(acc + i), at.get(x + i))); });
 }
