@@ -40,11 +40,14 @@
 namespace wl {
 namespace {
 
-constexpr int kSpins = 1000;           // rounds of waiting with a pause, some ten microseconds, before the processor is offered to others
-constexpr double kIdleSeconds = 1e-3;  // a worker that has found nothing to do for so long sleeps
+// Rounds of waiting with a pause before a thread offers its processor to others. A worker that waits for a loop does so after some
+// tens of microseconds. Thread 0 waits for a chunk of a loop, mostly a short one: some half a millisecond, then its worker has lost its
+// processor.
+constexpr int kWorkerSpins = 1000, kLeaderSpins = 10000;
+constexpr double kIdleSeconds = 5e-4;  // a worker that has found nothing to do for so long sleeps
 
-void pause_once(int spins) {
-  if (spins > kSpins) {
+void pause_once(bool offer) {
+  if (offer) {
     sched_yield();
     return;
   }
@@ -90,7 +93,7 @@ struct Crew {
   std::atomic<int> wanted{0};        // workers that runs have asked for so far
   std::atomic<int> size{0};          // workers there are
   std::atomic<bool> founded{false};  // the thread exists that keeps the region open
-  std::atomic<int> teams{0};         // this many of `teams` have been in use
+  std::atomic<int> teams{0};         // this many of `team` have been in use
   ParkingSpot founder;
   Team team[kMaxTeams];
   struct alignas(kCacheLine) Worker {
@@ -167,13 +170,13 @@ void serve(int worker, int workers, int wanted) {
   for (int spins = 0; !grows(); ++spins) {
     if (help(worker, workers)) {
       spins = 0;
-    } else if (spins == kSpins) {
+    } else if (spins == kWorkerSpins) {
       idle_since = seconds_now();
-    } else if (spins > kSpins && seconds_now() - idle_since > kIdleSeconds) {
+    } else if (spins > kWorkerSpins && seconds_now() - idle_since > kIdleSeconds) {
       crew.worker[worker].spot.sleep([&] { return grows() || any_chunk_for(worker, workers); });
       spins = 0;
     }
-    pause_once(spins);
+    pause_once(spins > kWorkerSpins);
   }
   here = before;
 }
@@ -288,7 +291,7 @@ void share(Team& team, int threads, int64_t tasks, void (*call)(void*, int64_t, 
     taken = take_chunks(team, loop, 0);
   }
   here.at_task = false;
-  for (int spins = 0; team.unfinished.load(std::memory_order_acquire) != taken; ++spins) pause_once(spins);
+  for (int spins = 0; team.unfinished.load(std::memory_order_acquire) != taken; ++spins) pause_once(spins > kLeaderSpins);
 }
 
 // ---- fork ---------------------------------------------------------------------------------------------------------------------------
