@@ -58,10 +58,9 @@ struct Layout {
   static int64_t plane_floats(int64_t rows, int64_t pitch) { return round_up(rows * pitch, 16) | 16; }
   int64_t planes() const { return k * sy.count * sx.count; }
   int64_t terms() const { return y.taps * x.taps * k; }
-  // Terms run over (ky, channel, kx).
-  int32_t offset(int64_t ty, int64_t c, int64_t tx) const {
-    const int64_t p = (c * sy.count + sy.slot(ty)) * sx.count + sx.slot(tx);
-    return int32_t(p * plane + sy.shift(ty) * pitch + sx.shift(tx));
+  // Of a tap in the planes of channel 0.
+  int64_t offset(int64_t ty, int64_t tx) const {
+    return (sy.slot(ty) * sx.count + sx.slot(tx)) * plane + sy.shift(ty) * pitch + sx.shift(tx);
   }
 };
 
@@ -191,10 +190,14 @@ int64_t floats_of(int64_t bytes) {
   return round_up(div_up(bytes, int64_t(sizeof(float))), 16);
 }
 
+// Terms run over (ky, channel, kx).
 void fill_offsets(const Layout& l, int32_t* to) {
+  const int64_t per_channel = l.sy.count * l.sx.count * l.plane;
   for (int64_t ty = 0; ty < l.y.taps; ++ty)
-    for (int64_t c = 0; c < l.k; ++c)
-      for (int64_t tx = 0; tx < l.x.taps; ++tx) *to++ = l.offset(ty, c, tx);
+    for (int64_t tx = 0; tx < l.x.taps; ++tx) {
+      const int64_t first = l.offset(ty, tx);  // divides: once per tap, for there may be many channels and few pixels
+      for (int64_t c = 0; c < l.k; ++c) to[(ty * l.k + c) * l.x.taps + tx] = int32_t(first + c * per_channel);
+    }
 }
 
 // --- forward and backward-data ----------------------------------------------------------------------------------------------------------
@@ -209,14 +212,17 @@ void fill_weights(const ConvView& view, const Layout& l, const Blocks& blocks, c
   const int64_t c_step = view.forward() ? s.oc : 1, r_step = view.forward() ? 1 : s.oc;
   for (int64_t b = 0; b < blocks.count; ++b) {
     const Range rows = blocks[b];
-    for (int64_t ty = 0; ty < l.y.taps; ++ty)
-      for (int64_t c = 0; c < l.k; ++c)
-        for (int64_t tx = 0; tx < l.x.taps; ++tx) {
-          const int64_t ky = kernel_position(view.forward(), l.y, ty, s.pad_top, s.dilh);
-          const int64_t kx = kernel_position(view.forward(), l.x, tx, s.pad_left, s.dilw);
-          const float* from = w + (ky * s.kw + kx) * s.icg() * s.oc + c * c_step;
-          for (int64_t r = rows.begin; r < rows.end; ++r) *to++ = from[r * r_step];
-        }
+    for (int64_t ty = 0; ty < l.y.taps; ++ty) {
+      const int64_t ky = kernel_position(view.forward(), l.y, ty, s.pad_top, s.dilh);
+      for (int64_t tx = 0; tx < l.x.taps; ++tx) {
+        const int64_t kx = kernel_position(view.forward(), l.x, tx, s.pad_left, s.dilw);
+        const float* from = w + (ky * s.kw + kx) * s.icg() * s.oc;
+        float* term = to + (ty * l.k * l.x.taps + tx) * rows.size();
+        for (int64_t c = 0; c < l.k; ++c, from += c_step, term += l.x.taps * rows.size())
+          for (int64_t r = 0; r < rows.size(); ++r) term[r] = from[(rows.begin + r) * r_step];
+      }
+    }
+    to += l.terms() * rows.size();
   }
 }
 
