@@ -101,7 +101,7 @@ const Op* find_op(uint16_t opcode);
 // Runs body(task, thread) for every task in [0, tasks) on at most run.threads threads, 0 <= thread < run.threads; returns when all are
 // done. Which thread gets which task is free, so bits may depend on the task alone. Below `cost` (rough nanoseconds of the whole loop on
 // one thread) of 10 µs it runs on the caller's thread. Defined in runtime/threads.cc, the one file that names OpenMP.
-void parallel_for_impl(int threads, int64_t tasks, void (*call)(void*, int64_t, int), void* body);
+void parallel_for_impl(int threads, double cost_ns, int64_t tasks, void (*call)(void*, int64_t, int), void* body);
 
 template <class T>
 struct RemoveReference {
@@ -120,7 +120,7 @@ void parallel_for(const Run& run, int64_t tasks, double cost_ns, Body&& body) {
   }
   using B = typename RemoveReference<Body>::type;
   parallel_for_impl(
-      run.threads, tasks, [](void* b, int64_t task, int thread) { (*static_cast<B*>(b))(task, thread); },
+      run.threads, cost_ns, tasks, [](void* b, int64_t task, int thread) { (*static_cast<B*>(b))(task, thread); },
       const_cast<void*>(static_cast<const void*>(&body)));
 }
 

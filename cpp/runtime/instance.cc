@@ -38,7 +38,7 @@ struct Instance {
   int n_batch_tensors, n_slot_tensors;
   int64_t n;  // the batch extent that `tensors` has now
   RunKind last;
-  bool shares_work;  // whether a loop of the last run asked for threads
+  bool shares_work;  // whether the loops of the last run were worth more threads
 };
 
 namespace {

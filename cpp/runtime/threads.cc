@@ -44,6 +44,7 @@ namespace {
 // tens of microseconds. Thread 0 waits for a chunk of a loop, mostly a short one: some half a millisecond, then its worker has lost its
 // processor.
 constexpr int kWorkerSpins = 1000, kLeaderSpins = 10000;
+constexpr double kWorthwhile = 1e5;    // nanoseconds of loops for threads: a run with less is as quick alone
 constexpr double kIdleSeconds = 5e-4;  // a worker that has found nothing to do for so long sleeps
 
 void pause_once(bool offer) {
@@ -106,7 +107,7 @@ Crew crew;
 struct Here {
   bool at_task = false;  // loops inside tasks run on one thread
   bool running = false;  // it is thread 0 of a run
-  bool asked = false;    // some loop of the run wanted more than one thread
+  double shared_ns = 0;  // what loops of the run that wanted more than one thread cost, roughly
   int threads = 1;       // of the run
   Team* team = nullptr;  // of the run, if it has one
 };
@@ -348,14 +349,14 @@ bool with_threads(int threads, void (*work)(void*), void* context) {
   work(context);
   if (here.team) here.team->led.store(false, std::memory_order_release);
   process.runs.fetch_sub(1, std::memory_order_relaxed);
-  const bool asked = here.asked;
+  const bool worthwhile = here.shared_ns >= kWorthwhile;
   here = before;
-  return asked;
+  return worthwhile;
 }
 
-void parallel_for_impl(int threads, int64_t tasks, void (*call)(void*, int64_t, int), void* body) {
+void parallel_for_impl(int threads, double cost_ns, int64_t tasks, void (*call)(void*, int64_t, int), void* body) {
   if (here.running && !here.at_task) {
-    here.asked = true;
+    here.shared_ns += cost_ns;
     if (here.team) {
       const int at_hand = take_seats(*here.team, int(min_of(threads, here.threads)));
       if (at_hand > 1) return share(*here.team, at_hand, tasks, call, body);
@@ -368,15 +369,16 @@ void parallel_for_impl(int threads, int64_t tasks, void (*call)(void*, int64_t, 
   // A loop outside of any run: a run for it alone.
   struct Loop {
     int threads;
+    double cost_ns;
     int64_t tasks;
     void (*call)(void*, int64_t, int);
     void* body;
-  } loop{threads, tasks, call, body};
+  } loop{threads, cost_ns, tasks, call, body};
   with_threads(
       threads,
       [](void* l) {
         const auto& loop = *static_cast<Loop*>(l);
-        parallel_for_impl(loop.threads, loop.tasks, loop.call, loop.body);
+        parallel_for_impl(loop.threads, loop.cost_ns, loop.tasks, loop.call, loop.body);
       },
       &loop);
 }

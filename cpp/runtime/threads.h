@@ -13,7 +13,7 @@ void watch_forks();
 int fork_generation();  // forks noticed between the first process and this one
 
 // Runs work(context) on this thread, with up to threads - 1 workers at hand for the parallel_for loops in it (fewer where bodies run at the
-// same time: they share the processors), and returns whether some loop asked for more than one thread. Waits for no worker, neither at
+// same time: they share the processors), and returns whether its loops were worth it: long enough together. Waits for no worker, neither at
 // the beginning nor at the end: one that the system does not schedule in time is missed, no more. Works in a forked child too.
 bool with_threads(int threads, void (*work)(void*), void* context);
 

@@ -19,8 +19,8 @@ def train(steps: int = 20) -> bytes:
     """Parameters after some steps on two threads."""
     params, grads = _core.Buffer(1024), _core.Buffer(1024)
     params.view(0, (256,), "f32", writable=True)[...] = 1
-    instance = _core.Instance(_core.Program(sgd(256, 256)), params=params, grads=grads, threads=2)
-    x = np.random.default_rng(0).standard_normal((256, 256), dtype=np.float32)
+    instance = _core.Instance(_core.Program(sgd(8192, 256)), params=params, grads=grads, threads=2)
+    x = np.random.default_rng(0).standard_normal((8192, 256), dtype=np.float32)  # enough work for two threads
     y = np.empty_like(x)
     for _ in range(steps):
         instance.run(14, [x], [y], scalars=scalars(1e-4))
