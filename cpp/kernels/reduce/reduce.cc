@@ -142,8 +142,8 @@ void columns_max(int64_t rows, int64_t cols, const float* x, int64_t x_row, floa
   if (const int64_t merge = merge_of(rows, cols, x_row == cols); merge > 1) {  // several narrow rows side by side
     float wide[kMaxWidth];
     const int64_t width = merge * cols, merged = rows / merge;
-    for (int64_t i = 0; i < width; ++i) wide[i] = acc[i % cols];
-    columns_max(merged, width, x, width, wide);
+    for_vectors(width, [&](int64_t i, auto at) { at.put(wide + i, at.get(x + i)); });
+    columns_max(merged - 1, width, x + width, width, wide);
     columns_max(merge, cols, wide, cols, acc);
     rows -= merged * merge, x += merged * width;
   }
