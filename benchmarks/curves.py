@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Loss curves over some hundred steps on real data: the default algorithms beside direct ones, and what rounding alone does to them.
 
-python benchmarks/curves.py --data-dir FOLDER [--nets lenet5,resnet18-32] [--steps 200] [--picture FILE.svg] [--table FILE.md]
+python benchmarks/curves.py --data-dir FOLDER [--nets lenet5,resnet18-32] [--steps 200] [--picture FILE.png] [--table FILE.md]
 
 Each net trains from the same weights on the same batches: with the algorithms that are chosen by default; with every convolution direct,
 which the tests hold against the plain references; and NEIGHBOURS times with direct ones from weights that differ by one rounding error
@@ -197,7 +197,7 @@ def draw(found: Sequence[Curves], path: Path) -> None:
         if i == 0:
             upper.legend(fontsize=7, frameon=False)
             lower.legend(fontsize=7, frameon=False, loc="lower right")
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=75)
 
 
 def main() -> int:

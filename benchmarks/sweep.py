@@ -73,7 +73,7 @@ def main() -> int:
     print("\n".join(table))
     if options.out:
         everything = {"kind": "sweep", "machine": runs[0]["machine"], "peaks": runs[0]["peaks"], "isa": runs[0]["isa"]}
-        everything |= {"classes": classes(rows), "worst": worst(rows, SHOWN), "cliffs": cliffs(rows)}
+        everything |= {"classes": classes(rows), "cliffs": cliffs(rows)}
         head = protocol.heading("Random shapes", runs[0]["machine"], runs[0]["peaks"], "Least of many runs of each shape.")
         print("written to", protocol.write("sweep", everything, "\n".join(head + table) + "\n", options.out))
     return 0
@@ -237,7 +237,9 @@ def classes(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def described(rows: Iterable[tuple[float, Row]]) -> list[dict[str, Any]]:
-    return [row | {"relative": share} for share, row in rows]
+    """The rows with their efficiency over the median of their class."""
+    kept = ("op", "kind", "shape", "seconds", "floor", "algorithm")
+    return [{name: row[name] for name in kept} | {"relative": round(share, 3)} for share, row in rows]
 
 
 def cliffs(rows: Sequence[Row]) -> list[dict[str, Any]]:
