@@ -28,7 +28,8 @@ constexpr int64_t kChunkPixels = 192, kMostPixels = kChunkPixels * 3 / 2;  // of
 constexpr int64_t kEnoughTasks = 16;
 constexpr int64_t kBlockElements = 1 << 17;  // of dw per task: stays in L2 while the pixels pass by
 
-constexpr int64_t kFarApart = 1024;  // floats: pixels a memory page apart fall into one set of L1
+// Floats between pixels from which on the first cache level keeps too few of them: multiples fall into four sets or fewer.
+constexpr int64_t kCrowded = 256;
 
 enum class Form { direct, merged, patch };
 
@@ -46,7 +47,7 @@ struct Sweep {
   int64_t parts;
   int64_t blocks_m, blocks_y, blocks_n;  // of the product per group: cuts of `run`, of taps_y, of the output channels
   bool pack;                             // dy through a packed panel
-  bool pack_x;                           // x too: where its pixels lie far apart and each is read by several blocks of columns
+  bool spread_x;                         // x through a copy whose pixels lie a better distance apart, where each is read several times
 
   int64_t product_rows() const { return taps_y * taps_x * run; }
   int64_t elements() const { return product_rows() * s.oc; }
@@ -55,8 +56,9 @@ struct Sweep {
   int64_t copy_columns() const { return (piece_columns() - 1) * s.sw + s.kw; }
   int64_t copy_step() const { return s.ic * (form == Form::patch ? s.kh : 1); }  // between input columns of the copy
   int64_t block_rows() const { return div_up(run, blocks_m); }
-  int64_t x_step() const { return s.sw * (copy ? copy_step() : x_col); }  // between the inputs of neighbouring pixels
-  bool own_layout() const { return form == Form::patch; }                 // partial sums are not in dw's order
+  int64_t x_step() const { return s.sw * (copy ? copy_step() : x_col); }       // between the inputs of neighbouring pixels
+  int64_t spread_step() const { return (div_up(block_rows(), 16) | 1) * 16; }  // the same in the copy of x: an odd number of cache lines
+  bool own_layout() const { return form == Form::patch; }                      // partial sums are not in dw's order
 };
 
 int64_t tile_rows(const OuterKernels& k, int64_t columns) {
@@ -124,8 +126,8 @@ Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, const 
   }
   const int64_t uses = div_up(w.run, w.blocks_m * k.rows) * div_up(w.taps_y, w.blocks_y) * w.taps_x;  // of a panel of dy
   w.pack = !w.swapped && (s.ocg() % lanes != 0 || uses >= 8);
-  w.pack_x = w.pack && w.x_step() >= kFarApart && w.form == Form::direct && s.taps() == 1 && w.block_rows() > k.rows &&
-             s.ocg() / w.blocks_n >= 2 * k.columns;
+  w.spread_x = w.x_step() % kCrowded == 0 && w.x_step() > kCrowded && w.form == Form::direct && s.taps() == 1 && w.block_rows() > k.rows &&
+               s.ocg() / w.blocks_n >= 2 * k.columns;
   return w;
 }
 
@@ -142,8 +144,8 @@ int64_t floats_of(int64_t bytes) {
 int64_t panel_elements(const Sweep& w, const OuterKernels& k) {
   return w.pack ? min_of(kMostPixels, w.s.n * w.s.oh * w.s.ow) * round_up(k.columns, 16) : 0;
 }
-int64_t x_panel_elements(const Sweep& w, const OuterKernels& k) {
-  return w.pack_x ? round_up(min_of(kMostPixels, w.s.n * w.s.oh * w.s.ow) * round_up(w.block_rows(), k.rows), 16) : 0;
+int64_t spread_elements(const Sweep& w) {
+  return w.spread_x ? min_of(kMostPixels, w.s.n * w.s.oh * w.s.ow) * w.spread_step() : 0;
 }
 int64_t copy_rows(const Sweep& w) {
   return w.form == Form::patch ? w.chunk_rows : (w.chunk_rows - 1) * w.s.sh + (w.s.kh - 1) * w.s.dilh + 1;
@@ -161,19 +163,19 @@ int64_t runs_elements(const Sweep& w) {
   return floats_of(w.chunk_rows * int64_t(sizeof(OuterRun)));
 }
 int64_t thread_elements(const Sweep& w, const OuterKernels& k) {
-  return panel_elements(w, k) + x_panel_elements(w, k) + copy_elements(w, k) + rows_elements(w) + runs_elements(w);
+  return panel_elements(w, k) + spread_elements(w) + copy_elements(w, k) + rows_elements(w) + runs_elements(w);
 }
 
 struct Scratch {
-  float *panel, *x_panel, *copy;
+  float *panel, *spread, *copy;
   Row* rows;
   OuterRun* runs;
 };
 Scratch scratch_of(const Sweep& w, const OuterKernels& k, float* at) {
   Scratch t;
   t.panel = at;
-  t.x_panel = t.panel + panel_elements(w, k);
-  t.copy = t.x_panel + x_panel_elements(w, k);
+  t.spread = t.panel + panel_elements(w, k);
+  t.copy = t.spread + spread_elements(w);
   t.rows = reinterpret_cast<Row*>(t.copy + copy_elements(w, k));
   t.runs = reinterpret_cast<OuterRun*>(t.copy + copy_elements(w, k) + rows_elements(w));
   return t;
@@ -284,45 +286,72 @@ struct Block {
   float* sum;
 };
 
-// Puts the channels of each tile side by side: [tile][pixel][k.rows]. Returns the elements of a tile.
-int64_t pack_x(const Sweep& w, const OuterKernels& k, const Chunk& c, const Block& b, const Scratch& t, int64_t tiles) {
+// Copies the block's channels of every pixel that a 1x1 sees, for a better distance between them.
+void spread_x(const Sweep& w, const OuterKernels& k, const Chunk& c, const Block& b, const Scratch& t) {
   OuterTile tile{};
   fill_runs(w, c, t.rows, 0, 0, b.x, b.dy, &tile, t.runs);
-  constexpr int64_t kTogether = 16;  // pixels whose channels are all put away before the next ones are read
+  const int64_t channels = b.m.size(), step = w.spread_step();
   for (int64_t r = 0; r < tile.runs; ++r)
-    for (int64_t p = 0; p < tile.count; p += kTogether)
-      for (int64_t i = 0; i < tiles; ++i) {
-        const Range m = piece(b.m.size(), tiles, i);
-        const float* from = t.runs[r].a + p * w.x_step() + b.m.begin + m.begin;
-        float* to = t.x_panel + ((i * tile.runs + r) * tile.count + p) * k.rows;
-        k.pack(min_of(kTogether, tile.count - p), int(m.size()), k.rows, from, w.x_step(), to);
-      }
-  return tile.runs * tile.count * k.rows;
+    k.pack(tile.count, int(channels), int(channels), t.runs[r].a + b.m.begin, w.x_step(), t.spread + r * tile.count * step, step);
 }
 
-void add_chunk(const Sweep& w, const OuterKernels& k, const Chunk& c, const Block& b, const Scratch& t, bool add) {
+// The memory of the next chunk, dealt out to the tiles of this one. Only where a 1x1 reads pixels that lie in a row, all their channels:
+// elsewhere each of them is used often enough for the time that it takes to come.
+class Ahead {
+ public:
+  Ahead(const Sweep& w, const Block& b, int64_t tiles, const Chunk& now, const Chunk* next) {
+    if (!next || w.s.taps() > 1 || w.copy || w.s.sw > 1 || w.s.g > 1 || next->rows() > 1) return;
+    if (w.blocks_m == 1) add(b.x, next->begin * w.x_row, w.x_col, *next);
+    if (w.blocks_n == 1) add(b.dy, next->begin * w.dy_row, w.dy_col, *next);
+    step_ = div_up(left_[0] + left_[1], max_of(tiles * now.rows() * now.columns(), 1));
+  }
+
+  // Gives the tile its share, for so many pixels.
+  void share(OuterTile* tile, int64_t pixels, const void* anything) {
+    tile->ahead = static_cast<const char*>(anything), tile->ahead_step = 0;
+    for (int i = 0; i < 2 && tile->ahead_step == 0; ++i)
+      if (left_[i] > 0) {
+        tile->ahead = at_[i], tile->ahead_step = step_;
+        at_[i] += pixels * step_, left_[i] -= pixels * step_;
+      }
+  }
+
+ private:
+  void add(const float* from, int64_t row, int64_t col, const Chunk& next) {
+    at_[count_] = reinterpret_cast<const char*>(from + row + next.left * col);
+    left_[count_++] = next.columns() * col * int64_t(sizeof(float));
+  }
+  const char* at_[2] = {};
+  int64_t left_[2] = {}, step_ = 0;
+  int count_ = 0;
+};
+
+void add_chunk(const Sweep& w, const OuterKernels& k, const Chunk& c, const Chunk* next, const Block& b, const Scratch& t, bool add) {
   const float* x = w.copy ? t.copy : b.x;
-  const int64_t x_tile = w.pack_x ? pack_x(w, k, c, b, t, div_up(b.m.size(), k.rows)) : 0;
+  if (w.spread_x) spread_x(w, k, c, b, t);
+  Ahead ahead(w, b, div_up(b.m.size(), k.rows) * div_up(b.n.size(), k.columns), c, next);
   for (int64_t o = b.n.begin; o < b.n.end; o += k.columns) {
     const int n = int(min_of(k.columns, b.n.end - o));
     if (w.pack)
       for (int64_t r = 0; r < c.rows(); ++r)
-        k.pack(c.columns(), n, k.columns, b.dy + o + t.rows[r].dy + c.left * w.dy_col, w.dy_col, t.panel + r * c.columns() * k.columns);
+        k.pack(c.columns(), n, k.columns, b.dy + o + t.rows[r].dy + c.left * w.dy_col, w.dy_col, t.panel + r * c.columns() * k.columns,
+               k.columns);
     OuterTile tile{};
-    tile.a_step = w.pack_x ? k.rows : w.x_step();
+    tile.a_step = w.spread_x ? w.spread_step() : w.x_step();
     tile.b_step = w.pack ? k.columns : w.dy_col;
     tile.ldc = w.s.oc;
-    const int64_t tiles = div_up(b.m.size(), w.pack_x ? k.rows : tile_rows(k, n));
+    const int64_t tiles = div_up(b.m.size(), tile_rows(k, n));
     for (int64_t ky = b.y.begin; ky < b.y.end; ++ky)
       for (int64_t kx = 0; kx < w.taps_x; ++kx) {
         fill_runs(w, c, t.rows, ky, kx, x, w.pack ? t.panel : b.dy + o, &tile, t.runs);
         if (add && tile.runs == 0) continue;
-        if (w.pack_x)
-          for (int64_t r = 0; r < tile.runs; ++r) t.runs[r].a = t.x_panel + r * tile.count * k.rows;
+        if (w.spread_x)
+          for (int64_t r = 0; r < tile.runs; ++r) t.runs[r].a = t.spread + r * tile.count * w.spread_step() - b.m.begin;
         float* sum = b.sum + (ky * w.taps_x + kx) * w.run * w.s.oc + o;
         for (int64_t i = 0; i < tiles; ++i) {
           const Range m = piece(b.m.size(), tiles, i);
-          tile.a_offset = w.pack_x ? i * x_tile : b.m.begin + m.begin;
+          tile.a_offset = b.m.begin + m.begin;
+          ahead.share(&tile, tile.runs * tile.count, t.runs);
           k.tile(tile, t.runs, int(m.size()), n, sum + (b.m.begin + m.begin) * w.s.oc, add);
         }
       }
@@ -337,6 +366,7 @@ void add_chunk_swapped(const Sweep& w, const OuterKernels& k, const Chunk& c, co
   tile.a_step = w.dy_col;
   tile.b_step = w.x_step();
   tile.ldc = w.run;
+  tile.ahead = reinterpret_cast<const char*>(t.runs);  // nothing
   for (int64_t j = 0; j < w.run; j += k.columns) {
     const int n = int(min_of(k.columns, w.run - j));
     const int64_t tiles = div_up(w.s.oc, tile_rows(k, n));
@@ -391,7 +421,12 @@ void run_direct(const Run& r, const Kernels& kernels, const ConvShape& shape, co
       const Chunk c = chunk_of(w, i);
       if (w.copy) copy_chunk(w, c, b.x, t.copy);
       fill_rows(w, c, t.rows);
-      (w.swapped ? add_chunk_swapped : add_chunk)(w, k, c, b, t, i > chunks.begin);
+      if (w.swapped) {
+        add_chunk_swapped(w, k, c, b, t, i > chunks.begin);
+        continue;
+      }
+      const Chunk next = chunk_of(w, min_of(i + 1, w.chunks - 1));
+      add_chunk(w, k, c, i + 1 < chunks.end ? &next : nullptr, b, t, i > chunks.begin);
     }
   });
   if (w.own_layout())
@@ -414,7 +449,7 @@ void choose_direct(const ConvShape& s, const Tensor& x, const Tensor& dy, const 
   const Sweep w = sweep_of(s, x, dy, k);
   choice->workspace = (sums_elements(w) + threads * thread_elements(w, k)) * int64_t(sizeof(float));
   const char* forms[] = {"direct", "(kw, ic) merged", "patches"};
-  const char* packed = w.pack_x ? ", x and dy packed" : w.pack ? ", dy packed" : "";
+  const char* packed = w.spread_x ? w.pack ? ", x spread, dy packed" : ", x spread" : w.pack ? ", dy packed" : "";
   snprintf(choice->kernel, sizeof choice->kernel, "outer %dx%d", k.rows, k.columns);
   snprintf(choice->blocking, sizeof choice->blocking, "%s%s: %lld parts of the pixels x %lld blocks of dw, chunks of %lld x %lld pixels%s",
            forms[int(w.form)], w.swapped ? ", exchanged" : "", (long long)w.parts, (long long)(w.tasks() / w.parts),

@@ -16,6 +16,7 @@ constexpr int kRows = 6, kRowsThin = 12;
 template <int mr, int nv>
 void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict c, bool add) {
   f32v sum[mr][nv] = {};
+  const char* ahead = t.ahead;
   for (int64_t r = 0; r < t.runs; ++r) {
     const float* a = runs[r].a + t.a_offset;
     const float* b = runs[r].b;
@@ -23,6 +24,7 @@ void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict 
       // Rows of `a` lie far apart: no hardware prefetcher follows them.
       __builtin_prefetch(a + 12 * t.a_step);
       __builtin_prefetch(a + 12 * t.a_step + mr - 1);
+      __builtin_prefetch(ahead, 0, 2);
       f32v row[nv];
 #pragma GCC unroll 2
       for (int v = 0; v < nv; ++v) row[v] = load(b + v * kLanes);
@@ -30,10 +32,11 @@ void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict 
       for (int i = 0; i < mr; ++i) {
         const f32v value = set1(a[i]);
 #pragma GCC unroll 2
-        for (int v = 0; v < nv; ++v) sum[i][v] = fma(value, row[v], sum[i][v]);
+        for (int v = 0; v < nv; ++v) accumulate(sum[i][v], value, row[v]);
       }
       a += t.a_step;
       b += t.b_step;
+      ahead += t.ahead_step;
     }
   }
   const int tail = n - (nv - 1) * kLanes;  // columns of the last vector
@@ -70,8 +73,8 @@ void tile(const OuterTile& t, const OuterRun* runs, int m, int n, float* c, bool
   (n > kLanes ? kWide : kThin)[m - 1](t, runs, n, c, add);
 }
 
-void pack(int64_t pixels, int n, int width, const float* from, int64_t step, float* to) {
-  for (int64_t p = 0; p < pixels; ++p, from += step, to += width) {
+void pack(int64_t pixels, int n, int width, const float* from, int64_t step, float* to, int64_t to_step) {
+  for (int64_t p = 0; p < pixels; ++p, from += step, to += to_step) {
     int j = 0;
     for (; j + kLanes <= n; j += kLanes) store(to + j, load(from + j));
     if (j < n) {

@@ -16,6 +16,9 @@ struct OuterTile {
   int64_t a_step, b_step;  // elements between the pixels of a run
   int64_t a_offset;        // added to every run's `a`
   int64_t ldc;
+  // Memory that will be wanted soon and is brought nearer meanwhile: ahead_step bytes of it per pixel.
+  const char* ahead;
+  int64_t ahead_step;
 };
 
 struct OuterKernels {
@@ -27,8 +30,8 @@ struct OuterKernels {
   // vectors.
   void (*tile)(const OuterTile& tile, const OuterRun* runs, int m, int n, float* c, bool add);
 
-  // to[p*width + j] = from[p*step + j] for j in [0, n), zero for j in [n, width).
-  void (*pack)(int64_t pixels, int n, int width, const float* from, int64_t step, float* to);
+  // to[p*to_step + j] = from[p*step + j] for j in [0, n), zero for j in [n, width).
+  void (*pack)(int64_t pixels, int n, int width, const float* from, int64_t step, float* to, int64_t to_step);
 
   // y[i] += x[i]
   void (*add)(int64_t count, const float* x, float* y);

@@ -14,9 +14,9 @@ void tile(const OuterTile& t, const OuterRun* runs, int m, int n, float* c, bool
     }
 }
 
-void pack(int64_t pixels, int n, int width, const float* from, int64_t step, float* to) {
+void pack(int64_t pixels, int n, int width, const float* from, int64_t step, float* to, int64_t to_step) {
   for (int64_t p = 0; p < pixels; ++p)
-    for (int j = 0; j < width; ++j) to[p * width + j] = j < n ? from[p * step + j] : 0;
+    for (int j = 0; j < width; ++j) to[p * to_step + j] = j < n ? from[p * step + j] : 0;
 }
 
 void add(int64_t count, const float* x, float* y) {
