@@ -51,16 +51,25 @@ Axes<K> outer_axes(const Axes<K>& axes, int inner) {
 template <int K, class Body>
 void for_each_run(const Axes<K>& axes, int64_t begin, int64_t end, Body&& body) {
   const int last = axes.rank - 1;
+  int64_t index[kMaxRank], offset[K] = {}, rest = begin;
+  for (int a = last; a >= 0; --a) {
+    index[a] = rest % axes.extent[a];
+    rest /= axes.extent[a];
+    for (int k = 0; k < K; ++k) offset[k] += index[a] * axes.stride[k][a];
+  }
   while (begin < end) {
-    int64_t rest = begin, offset[K] = {};
-    for (int a = last; a >= 0; --a) {
-      const int64_t i = rest % axes.extent[a];
-      rest /= axes.extent[a];
-      for (int k = 0; k < K; ++k) offset[k] += i * axes.stride[k][a];
-    }
-    const int64_t count = min_of(end - begin, axes.extent[last] - begin % axes.extent[last]);
-    body(count, offset);
+    const int64_t count = min_of(end - begin, axes.extent[last] - index[last]);
+    body(count, static_cast<const int64_t*>(offset));
     begin += count;
+    // To the start of the next run, without a division for each.
+    for (int k = 0; k < K; ++k) offset[k] -= index[last] * axes.stride[k][last];
+    index[last] = 0;
+    for (int a = last - 1; a >= 0; --a) {
+      for (int k = 0; k < K; ++k) offset[k] += axes.stride[k][a];
+      if (++index[a] < axes.extent[a]) break;
+      for (int k = 0; k < K; ++k) offset[k] -= axes.extent[a] * axes.stride[k][a];
+      index[a] = 0;
+    }
   }
 }
 

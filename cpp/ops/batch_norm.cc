@@ -1,4 +1,6 @@
 // Batch normalisation over all axes but the last: statistics, normalise (+ activation + residual), its gradient, running statistics.
+#include <string.h>
+
 #include "kernels/eltwise/eltwise.h"
 #include "kernels/reduce/reduce.h"
 #include "ops/axes.h"
@@ -164,6 +166,24 @@ void choose_grad(const Step& s, const Kernels&, int, Choice* choice) {
   choice->workspace = round_up((2 * view.tasks(kMostPartials) + 7) * view.channels * (int64_t)sizeof(float), kCacheLine);
 }
 
+// dx = a*g + b*(x - mean) + shift and dgamma, from Σ g and Σ g*(x - mean). One result after the other over short blocks: loops that the
+// compiler makes vectors of.
+void grad_scales(int64_t channels, const float* var, const float* gamma, const float* sum_g, const float* sum_gx, float eps, float count,
+                 float* a, float* b, float* shift, float* dgamma) {
+  constexpr int64_t kBlock = 64;
+  float invstd[kBlock], slope[kBlock], factor[kBlock];
+  for (int64_t first = 0; first < channels; first += kBlock) {
+    const int64_t n = min_of(kBlock, channels - first);
+    for (int64_t i = 0; i < n; ++i) invstd[i] = 1.0f / __builtin_sqrtf(var[first + i] + eps);
+    for (int64_t i = 0; i < n; ++i) slope[i] = sum_gx[first + i] * invstd[i];
+    for (int64_t i = 0; i < n; ++i) factor[i] = gamma ? gamma[first + i] * invstd[i] : invstd[i];
+    for (int64_t i = 0; i < n; ++i) a[first + i] = factor[i];
+    for (int64_t i = 0; i < n; ++i) b[first + i] = -factor[i] * invstd[i] * slope[i] / count;
+    for (int64_t i = 0; i < n; ++i) shift[first + i] = -factor[i] * sum_g[first + i] / count;
+    if (dgamma) memcpy(dgamma + first, slope, (size_t)n * sizeof(float));
+  }
+}
+
 void run_grad(const Step& s, const Run& r) {
   const Tensor &x = *s.in[0], &dy = *s.in[1], &dx = *s.out[0];
   const Tensor *y = s.in[6], *dresidual = s.out[3], *dgamma = s.out[1], *dbeta = s.out[2];
@@ -177,7 +197,7 @@ void run_grad(const Step& s, const Run& r) {
   float *a = floats(r, 0), *b = a + c, *shift = b + c, *sum_g = shift + c, *sum_gx = sum_g + c, *y_scale = sum_gx + c,
         *y_offset = y_scale + c, *partial = y_offset + c;
 
-  scale_and_shift(c, var, gamma, s.in[5] ? s.in[5]->f32() : nullptr, eps, y_scale, y_offset);
+  if (activation != UnaryKind::none && !y) scale_and_shift(c, var, gamma, s.in[5] ? s.in[5]->f32() : nullptr, eps, y_scale, y_offset);
   for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] = 0.0f;
   if (!frozen || dgamma || dbeta) {
     parallel_for(r, partials, 0.5 * (double)(view.rows * c), [&](int64_t task, int) {
@@ -196,16 +216,8 @@ void run_grad(const Step& s, const Run& r) {
     const CombiningTime combining(r);
     r.kernels->reduce->columns(ReduceKind::sum, partials, 2 * c, partial, 2 * c, sum_g);
   }
-  const float count = (float)view.rows;
-  for (int64_t i = 0; i < c; ++i) {
-    const float invstd = 1.0f / __builtin_sqrtf(var[i] + eps);
-    const float slope = sum_gx[i] * invstd;
-    a[i] = (gamma ? gamma[i] : 1.0f) * invstd;
-    b[i] = -a[i] * invstd * slope / count;
-    shift[i] = -a[i] * sum_g[i] / count;
-    if (dgamma) dgamma->f32()[i] = slope;
-    if (dbeta) dbeta->f32()[i] = sum_g[i];
-  }
+  grad_scales(c, var, gamma, sum_g, sum_gx, eps, (float)view.rows, a, b, shift, dgamma ? dgamma->f32() : nullptr);
+  if (dbeta) memcpy(dbeta->f32(), sum_g, (size_t)c * sizeof(float));
   const int64_t tasks = view.tasks();
   parallel_for(r, tasks, 0.5 * (double)(view.rows * c), [&](int64_t task, int) {
     view.each_run(tasks, tasks - 1 - task, [&](int64_t rows, const int64_t* offset) {

@@ -28,8 +28,8 @@ struct PhaseTaps {
 };
 PhaseTaps phase_taps(int64_t kernel, int64_t dilation, int64_t stride, int64_t rho) {
   PhaseTaps p;
-  for (int64_t k = 0; k < kernel; ++k) {
-    const int64_t residue = k * dilation % stride;
+  const int64_t step = dilation % stride;
+  for (int64_t k = 0, residue = 0; k < kernel; ++k, residue += residue + step < stride ? step : step - stride) {
     if (residue == rho) p.last = k, ++p.count;
     if (residue < rho) ++p.before;
   }

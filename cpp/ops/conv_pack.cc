@@ -8,7 +8,7 @@ namespace wl {
 
 namespace {
 
-constexpr int64_t kRowsPerTask = 64;
+constexpr int64_t kRowsPerTask = 64, kLeastElements = 1024;  // of a matrix, in a task
 constexpr double kNanosecondsPerFloat = 0.5;
 
 // The shape as far as packing needs it: the weight and the attributes. Pictures are as small as the kernel allows.
@@ -53,6 +53,21 @@ void run(const Step& step, const Run& run) {
                     step.out[0]->f32());
 }
 
+// pack_transposed turns square blocks of a vector's length; of a matrix with few rows or columns most of a block would be empty.
+constexpr int64_t kNarrow = 8;
+
+void pack_transposed_narrow(const BrgemmPackArgs& g) {
+  for (int64_t column = 0; column < g.n; column += g.width) {
+    const int64_t columns = min_of(g.n - column, g.width);
+    const float* src = g.src + column * g.stride;
+    float* dst = g.dst + column / g.width * g.panel;
+    for (int64_t p = 0; p < g.k; ++p, dst += g.width) {
+      for (int64_t j = 0; j < columns; ++j) dst[j] = src[j * g.stride + p];
+      for (int64_t j = columns; j < g.width; ++j) dst[j] = 0;
+    }
+  }
+}
+
 }  // namespace
 
 int64_t conv_packed_bytes(const ConvShape& s, ConvDirection direction, Algorithm algorithm) {
@@ -72,22 +87,25 @@ void conv_direct_pack(const Run& run, const Kernels& kernels, const ConvShape& s
   const ConvView view{s, direction};
   const int64_t k = view.k(), columns = view.columns(), width = brgemm.panel_width(columns), panels = div_up(columns, width);
   const int64_t panel = s.taps() * k * width, blocks = div_up(k, kRowsPerTask);
+  const int64_t group_blocks = div_up(s.g, max_of(1, kLeastElements / (k * columns)));
   const auto body = [&](int64_t task, int) {
-    const Range rows = piece(k, blocks, task % blocks);
-    const int64_t tap = task / blocks % s.taps(), group = task / blocks / s.taps();
-    const float* matrix = w + tap * s.icg() * s.oc + group * s.ocg();  // [ic/g][oc]
+    const Range rows = piece(k, blocks, task % blocks), groups = piece(s.g, group_blocks, task / blocks % group_blocks);
+    const int64_t tap = task / blocks / group_blocks, place = view.tap_place(tap / s.kw, tap % s.kw);
     BrgemmPackArgs g;
     g.stride = s.oc, g.k = rows.size(), g.n = columns, g.panel = panel, g.width = width;
-    g.dst = packed + group * panels * panel + (view.tap_place(tap / s.kw, tap % s.kw) * k + rows.begin) * width;
-    if (view.forward()) {
-      g.src = matrix + rows.begin * s.oc;
-      brgemm.pack(g);
-    } else {
-      g.src = matrix + rows.begin;
-      brgemm.pack_transposed(g);
+    for (int64_t group = groups.begin; group < groups.end; ++group) {
+      const float* matrix = w + tap * s.icg() * s.oc + group * s.ocg();  // [ic/g][oc]
+      g.dst = packed + group * panels * panel + (place * k + rows.begin) * width;
+      if (view.forward()) {
+        g.src = matrix + rows.begin * s.oc;
+        brgemm.pack(g);
+      } else {
+        g.src = matrix + rows.begin;
+        min_of(g.k, g.n) < kNarrow ? pack_transposed_narrow(g) : brgemm.pack_transposed(g);
+      }
     }
   };
-  parallel_for(run, s.g * s.taps() * blocks, double(s.taps()) * double(s.icg()) * double(s.oc) * kNanosecondsPerFloat, body);
+  parallel_for(run, s.taps() * group_blocks * blocks, double(s.taps()) * double(s.icg()) * double(s.oc) * kNanosecondsPerFloat, body);
 }
 
 extern const Op op_conv_pack;

@@ -13,6 +13,8 @@ Status verify(const Step& s) {
   return check_outputs(s);
 }
 
+constexpr int64_t kShort = 8;
+
 void swap_axes(Axes<2>* axes, int a, int b) {
   const int64_t extent = axes->extent[a];
   axes->extent[a] = axes->extent[b], axes->extent[b] = extent;
@@ -35,6 +37,14 @@ void run(const Step& s, const Run& r) {
       transposes = true;
       if (a != last - 1) swap_axes(&axes, a, last - 1);
     }
+  // The kernel copies rectangles of the last two axes. One too short to be worth a call gives its place to the longest; the rows of a
+  // rectangle of a transposition stay, unless they are few.
+  if (last > 1 && axes.extent[last - 1] < kShort) {
+    int longest = last - 1;
+    for (int a = 0; a < last; ++a)
+      if (axes.extent[a] > axes.extent[longest]) longest = a;
+    if (longest != last - 1) swap_axes(&axes, longest, last - 1);
+  }
   const int size = (int)dtype_size(x.dtype);
   const auto copy = r.kernels->eltwise->copy;
   for_each_rect(

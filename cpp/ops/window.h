@@ -24,11 +24,19 @@ constexpr int64_t gcd(int64_t a, int64_t b) {
 
 // Outputs of any sign: nothing is cut off at the ends of the output.
 inline WindowTaps window_taps(int64_t i, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
-  const int64_t common = gcd(stride, dilation);
   WindowTaps taps;
+  const int64_t at = i + pad;
+  if (dilation == 1 && at >= 0) {  // one division where rows are short: it takes as long as a vector of work
+    taps.k0 = stride == 1 ? 0 : at % stride;
+    taps.k_step = stride;
+    if (taps.k0 >= kernel) return taps;
+    taps.count = stride == 1 ? kernel : (kernel - 1 - taps.k0) / stride + 1;
+    taps.o0 = stride == 1 ? at : (at - taps.k0) / stride;
+    return taps;
+  }
+  const int64_t common = gcd(stride, dilation);
   taps.k_step = stride / common;
   taps.o_step = dilation / common;
-  const int64_t at = i + pad;
   if (at % common != 0) return taps;
   while (taps.k0 < taps.k_step && taps.k0 < kernel && (at - taps.k0 * dilation) % stride != 0) ++taps.k0;
   if (taps.k0 >= min_of(kernel, taps.k_step)) return taps;
@@ -41,19 +49,21 @@ inline WindowTaps window_taps(int64_t i, int64_t kernel, int64_t stride, int64_t
 inline WindowTaps window_taps_inside(int64_t i, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad, int64_t out) {
   WindowTaps taps = window_taps(i, kernel, stride, dilation, pad);
   if (taps.count == 0) return taps;
-  const int64_t skip = taps.o0 < out ? 0 : div_up(taps.o0 - (out - 1), taps.o_step);
+  const auto steps = [&](int64_t distance) { return taps.o_step == 1 ? distance : div_up(distance, taps.o_step); };
+  const int64_t skip = taps.o0 < out ? 0 : steps(taps.o0 - (out - 1));
   if (taps.o0 < 0 || skip >= taps.count) return taps.count = 0, taps;
   taps.k0 += skip * taps.k_step;
   taps.o0 -= skip * taps.o_step;
-  taps.count = taps.o0 < 0 ? 0 : min_of(taps.count - skip, taps.o0 / taps.o_step + 1);
+  taps.count = taps.o0 < 0 ? 0 : min_of(taps.count - skip, steps(taps.o0 + 1));
   return taps;
 }
 
 // The taps k of output position o that read inside [0, in).
 inline Range window_inside(int64_t o, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad, int64_t in) {
   const int64_t at = o * stride - pad;
-  const int64_t begin = at >= 0 ? 0 : min_of(kernel, div_up(-at, dilation));
-  const int64_t end = at >= in ? 0 : min_of(kernel, div_up(in - at, dilation));
+  const auto steps = [&](int64_t distance) { return dilation == 1 ? distance : div_up(distance, dilation); };
+  const int64_t begin = at >= 0 ? 0 : min_of(kernel, steps(-at));
+  const int64_t end = at >= in ? 0 : min_of(kernel, steps(in - at));
   return {begin, max_of(begin, end)};
 }
 

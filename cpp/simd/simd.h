@@ -97,12 +97,12 @@ WL_INLINE f32v abs(f32v a) {
   return from_bits(bits(a) & 0x7fffffff);
 }
 
-#if defined(__AVX2__) && WL_VECTOR_BYTES == 32
 // All ones in the first n lanes.
 WL_INLINE i32v first_lanes(int n) {
-  return i32v{0, 1, 2, 3, 4, 5, 6, 7} < n;
+  i32v lane{};
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < n;
 }
-#endif
 
 // The first `n` lanes (0 < n < kLanes) from memory, zeros in the rest; touches no byte past p + n.
 WL_INLINE f32v load_partial(const float* p, int n) {
@@ -235,13 +235,30 @@ WL_INLINE void store_lanes(float* p, f32v v, int lanes) {
     store(p, v);
 }
 
-// Sum of the lanes in a fixed order: halves are added until one lane is left.
+// All lanes in one, in a fixed order: lane i is combined with lane i + lanes/2, and so on with half as many.
+template <class Vector, class Combine>
+WL_INLINE float reduce_lanes(Vector v, Combine combine) {
+  constexpr int lanes = (int)(sizeof(Vector) / sizeof(float));
+  if constexpr (lanes > 4) {
+    typedef float Half __attribute__((vector_size(sizeof(Vector) / 2)));
+    Half half[2];
+    memcpy(half, &v, sizeof v);
+    return reduce_lanes(combine(half[0], half[1]), combine);
+  } else {
+    float lane[lanes];
+    memcpy(lane, &v, sizeof v);
+    if constexpr (lanes == 4) return combine(combine(lane[0], lane[2]), combine(lane[1], lane[3]));
+    if constexpr (lanes == 2) return combine(lane[0], lane[1]);
+    return lane[0];
+  }
+}
 WL_INLINE float reduce_add(f32v v) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] = lane[i] + lane[i + width];
-  return lane[0];
+  return reduce_lanes(
+      v, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
+}
+WL_INLINE float reduce_max(f32v v) {
+  return reduce_lanes(
+      v, [](auto a, auto b) __attribute__((always_inline)) { return a < b ? b : a; });
 }
 
 WL_INLINE f32v sqrt(f32v v) {

@@ -8,42 +8,40 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-WL_INLINE float reduce_max(f32v v) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] = lane[i] < lane[i + width] ? lane[i + width] : lane[i];
-  return lane[0];
-}
-
 // Lanes past the end of a row become `other`.
 WL_INLINE f32v padded(f32v v, Whole, float) {
   return v;
 }
 WL_INLINE f32v padded(f32v v, Part part, float other) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int i = part.n; i < kLanes; ++i) lane[i] = other;
-  return load(lane);
+  return select(first_lanes(part.n), v, set1(other));
 }
 
-struct RowExp {
-  float max, sum, log_sum;
-};
-// y[c] = exp(x[c] - max); y may be x.
-WL_INLINE RowExp row_exp(int64_t n, const float* x, float* y) {
+// From a row's maximum over its sum to its results leads one long chain, so rows are taken a few at a time, step by step: their chains
+// overlap, and the rows stay in the first cache level meanwhile. Calls body(first, count).
+constexpr int64_t kTogether = 16;
+template <class Body>
+WL_INLINE void for_row_blocks(int64_t rows, int64_t classes, Body&& body) {
+  constexpr int64_t kFloats = 4096;
+  const int64_t fit = kFloats / classes, step = fit < 1 ? 1 : fit < kTogether ? fit : kTogether;
+  for (int64_t first = 0; first < rows; first += step) body(first, rows - first < step ? rows - first : step);
+}
+
+WL_INLINE float row_max(int64_t n, const float* x) {
   f32v top = set1(-kInfinity);
   for_vectors(n, [&](int64_t i, auto at) { top = max(top, padded(at.get(x + i), at, -kInfinity)); });
-  const float m = reduce_max(top);
-  const f32v vm = set1(m);
+  return reduce_max(top);
+}
+
+// y[c] = exp(x[c] - max), and their sum; y may be x.
+WL_INLINE float row_exp(int64_t n, float max, const float* x, float* y) {
+  const f32v m = set1(max);
   f32v sum = zero();
   for_vectors(n, [&](int64_t i, auto at) {
-    const f32v e = exp(at.get(x + i) - vm);
+    const f32v e = exp(at.get(x + i) - m);
     at.put(y + i, e);
     sum = sum + padded(e, at, 0.0f);
   });
-  const float s = reduce_add(sum);
-  return {m, s, log(set1(s))[0]};
+  return reduce_add(sum);
 }
 
 WL_INLINE void row_scale(int64_t n, float factor, float* y) {
@@ -51,20 +49,36 @@ WL_INLINE void row_scale(int64_t n, float factor, float* y) {
   for_vectors(n, [&](int64_t i, auto at) { at.put(y + i, at.get(y + i) * f); });
 }
 
+// What the rows of a block are divided by, and its logarithm.
+WL_INLINE void reciprocals(int64_t rows, const float* sum, float* factor) {
+  for_vectors(rows, [&](int64_t r, auto at) { at.put(factor + r, set1(1.0f) / at.get(sum + r)); });
+}
+WL_INLINE void logarithms(int64_t rows, const float* sum, float* log_sum) {
+  for_vectors(rows, [&](int64_t r, auto at) { at.put(log_sum + r, log(at.get(sum + r))); });
+}
+
 void softmax_kernel(bool log, int64_t rows, int64_t classes, const float* x, int64_t x_row, float* y, int64_t y_row) {
-  for (int64_t r = 0; r < rows; ++r, x += x_row, y += y_row) {
+  float max[kTogether], sum[kTogether], factor[kTogether];
+  for_row_blocks(rows, classes, [&](int64_t first, int64_t count) {
+    const float* from = x + first * x_row;
+    float* to = y + first * y_row;
+    for (int64_t r = 0; r < count; ++r) max[r] = row_max(classes, from + r * x_row);
     if (!log) {
-      row_scale(classes, 1.0f / row_exp(classes, x, y).sum, y);
-      continue;
+      for (int64_t r = 0; r < count; ++r) sum[r] = row_exp(classes, max[r], from + r * x_row, to + r * y_row);
+      reciprocals(count, sum, factor);
+      for (int64_t r = 0; r < count; ++r) row_scale(classes, factor[r], to + r * y_row);
+      return;
     }
-    // The exponentials are only summed: y may be x.
-    f32v top = set1(-kInfinity), sum = zero();
-    for_vectors(classes, [&](int64_t i, auto at) { top = max(top, padded(at.get(x + i), at, -kInfinity)); });
-    const f32v m = set1(reduce_max(top));
-    for_vectors(classes, [&](int64_t i, auto at) { sum = sum + padded(exp(at.get(x + i) - m), at, 0.0f); });
-    const f32v log_sum = wl::WL_ISA::log(set1(reduce_add(sum)));
-    for_vectors(classes, [&](int64_t i, auto at) { at.put(y + i, (at.get(x + i) - m) - log_sum); });
-  }
+    for (int64_t r = 0; r < count; ++r) {  // the exponentials are only summed: y may be x
+      f32v all = zero();
+      for_vectors(classes, [&](int64_t i, auto at) { all = all + padded(exp(at.get(from + r * x_row + i) - set1(max[r])), at, 0.0f); });
+      sum[r] = reduce_add(all);
+    }
+    logarithms(count, sum, factor);
+    for (int64_t r = 0; r < count; ++r)
+      for_vectors(classes,
+                  [&](int64_t i, auto at) { at.put(to + r * y_row + i, (at.get(from + r * x_row + i) - set1(max[r])) - set1(factor[r])); });
+  });
 }
 
 void softmax_grad_kernel(bool log, int64_t rows, int64_t classes, const float* y, int64_t y_row, const float* dy, int64_t dy_row, float* dx,
@@ -86,34 +100,42 @@ void softmax_grad_kernel(bool log, int64_t rows, int64_t classes, const float* y
 void cross_entropy_kernel(int64_t rows, int64_t classes, const float* logits, int64_t logits_row, const ClassRows& t, float* loss,
                           float* prob, int64_t prob_row) {
   const float even = t.smoothing / (float)classes, own = 1.0f - t.smoothing;
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* z = logits + r * logits_row;
-    float* p = prob + r * prob_row;
-    // What is needed of the logits relative to their maximum comes first: prob may be logits.
-    f32v top = set1(-kInfinity);
-    for_vectors(classes, [&](int64_t i, auto at) { top = max(top, padded(at.get(z + i), at, -kInfinity)); });
-    const f32v m = set1(reduce_max(top));
-    f32v picked = zero(), total = zero();  // Σ t' (z - m) and Σ t'
-    float target_sum = 1.0f;
-    float sum;
-    if (t.labels) {
-      const int32_t label = t.labels[r * t.label_stride];
-      const float chosen = label >= 0 && label < classes ? z[label] - m[0] : __builtin_nanf("");
-      if (even != 0.0f) for_vectors(classes, [&](int64_t i, auto at) { picked = picked + padded(at.get(z + i) - m, at, 0.0f); });
-      sum = own * chosen + (even != 0.0f ? even * reduce_add(picked) : 0.0f);
-    } else {
-      const float* target = t.targets + r * t.target_row;
-      for_vectors(classes, [&](int64_t i, auto at) {
-        const f32v share = padded(fma(at.get(target + i), set1(own), set1(even)), at, 0.0f);
-        picked = fma(share, padded(at.get(z + i) - m, at, 0.0f), picked);
-        total = total + share;
-      });
-      sum = reduce_add(picked), target_sum = reduce_add(total);
+  float max[kTogether], picked[kTogether], target_sum[kTogether];  // picked: Σ t' (z - max)
+  float sum[kTogether], factor[kTogether], log_sum[kTogether];
+  for_row_blocks(rows, classes, [&](int64_t first, int64_t count) {
+    const float* z = logits + first * logits_row;
+    float* p = prob + first * prob_row;
+    for (int64_t r = 0; r < count; ++r) max[r] = row_max(classes, z + r * logits_row);
+    // What is needed of the logits comes before the exponentials: prob may be logits.
+    for (int64_t r = 0; r < count; ++r) {
+      const float* row = z + r * logits_row;
+      const f32v m = set1(max[r]);
+      f32v all = zero(), shares = zero();
+      target_sum[r] = 1.0f;
+      if (t.labels) {
+        const int32_t label = t.labels[(first + r) * t.label_stride];
+        const float chosen = label >= 0 && label < classes ? row[label] - max[r] : __builtin_nanf("");
+        if (even != 0.0f) for_vectors(classes, [&](int64_t i, auto at) { all = all + padded(at.get(row + i) - m, at, 0.0f); });
+        picked[r] = own * chosen + (even != 0.0f ? even * reduce_add(all) : 0.0f);
+      } else {
+        const float* target = t.targets + (first + r) * t.target_row;
+        for_vectors(classes, [&](int64_t i, auto at) {
+          const f32v share = padded(fma(at.get(target + i), set1(own), set1(even)), at, 0.0f);
+          all = fma(share, padded(at.get(row + i) - m, at, 0.0f), all);
+          shares = shares + share;
+        });
+        picked[r] = reduce_add(all), target_sum[r] = reduce_add(shares);
+      }
     }
-    const RowExp e = row_exp(classes, z, p);
-    row_scale(classes, 1.0f / e.sum, p);
-    loss[r] = (t.weight ? t.weight[r * t.weight_stride] : 1.0f) * (e.log_sum * target_sum - sum);
-  }
+    for (int64_t r = 0; r < count; ++r) sum[r] = row_exp(classes, max[r], z + r * logits_row, p + r * prob_row);
+    reciprocals(count, sum, factor);
+    logarithms(count, sum, log_sum);
+    for (int64_t r = 0; r < count; ++r) row_scale(classes, factor[r], p + r * prob_row);
+    for (int64_t r = 0; r < count; ++r) {
+      const float weight = t.weight ? t.weight[(first + r) * t.weight_stride] : 1.0f;
+      loss[first + r] = weight * (log_sum[r] * target_sum[r] - picked[r]);
+    }
+  });
 }
 
 void cross_entropy_grad_kernel(int64_t rows, int64_t classes, const float* prob, int64_t prob_row, const ClassRows& t, float factor,

@@ -35,12 +35,28 @@ void transpose_plane(int64_t rows, int64_t cols, const T* x, int64_t x_row, T* y
     }
 }
 
+template <size_t count>
+struct Count {
+  constexpr operator size_t() const { return count; }
+};
+
 template <class T>
 void copy_plane(int64_t rows, int64_t cols, const T* x, int64_t x_row, int64_t x_col, T* y, int64_t y_row, int64_t y_col) {
   if (x_col == 1 && y_col == 1) {
     const int64_t bytes = cols * (int64_t)sizeof(T);
+    const auto rows_of = [&](auto few) {  // so many columns, known at compile time
+      for (int64_t r = 0; r < rows; ++r) memcpy(y + r * y_row, x + r * x_row, few * sizeof(T));
+    };
     if (bytes > 64) {
       for (int64_t r = 0; r < rows; ++r) memcpy(y + r * y_row, x + r * x_row, (size_t)bytes);
+    } else if (cols == 1) {
+      rows_of(Count<1>{});
+    } else if (cols == 2) {
+      rows_of(Count<2>{});
+    } else if (cols == 3) {
+      rows_of(Count<3>{});
+    } else if (cols == 4) {
+      rows_of(Count<4>{});
     } else {  // too short to be worth a call
       for (int64_t r = 0; r < rows; ++r)
         for (int64_t c = 0; c < cols; ++c) y[r * y_row + c] = x[r * x_row + c];

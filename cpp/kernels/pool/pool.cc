@@ -62,6 +62,10 @@ struct Taps {
 };
 WL_INLINE Taps taps_inside(int64_t at, int64_t taps, int64_t dilation, int64_t width) {
   if (at >= 0 && at + (taps - 1) * dilation < width) return {0, taps};
+  if (dilation == 1) {  // a division takes as long as a column
+    const int64_t begin = clamp(-at, 0, taps);
+    return {begin, clamp(width - at, begin, taps)};
+  }
   const int64_t begin = clamp(ceil_div(-at, dilation), 0, taps);
   return {begin, clamp(ceil_div(width - at, dilation), begin, taps)};
 }
