@@ -15,6 +15,7 @@ constexpr int64_t kWeightsInCache = 512 << 10;     // bytes of weights per group
 constexpr int64_t kChunkBytes = 384 << 10;         // input and output of a chunk of pixels, to stay in the second cache level
 constexpr int64_t kTableBytes = 64 << 10;          // row pointers of a chunk
 constexpr int64_t kLeastPixels = 72, kTasks = 16;  // smallest chunk worth a task; tasks wanted
+constexpr int64_t kTilesTogether = 4;              // rows of tiles between which the next ones are fetched from memory
 constexpr double kNanosecondsPerMac = 0.02;
 
 int64_t gcd(int64_t a, int64_t b) {
@@ -353,6 +354,14 @@ int64_t point_at_outputs(const Phase& phase, const Chunk& chunk, const Tensor& t
   return to - first;
 }
 
+// The memory from the first pointer to `count` floats behind the last, where they are `step` floats apart; else nothing.
+template <class T>
+BrgemmAhead in_a_row(T* const* at, Range range, int64_t step, int64_t count) {
+  const T *first = at[range.begin], *last = at[range.end - 1];
+  if (last - first != (range.size() - 1) * step) return {};
+  return {first, (last - first + count) * (int64_t)sizeof(float)};
+}
+
 }  // namespace
 
 int64_t conv_direct_packed_bytes(const ConvShape& s, ConvDirection direction) {
@@ -431,14 +440,27 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
     const float* b =
         packed + group * cut.panels * cut.panel + (phase.y.taps_before * s.kw + phase.y.taps * phase.x.taps_before) * k * cut.width;
     const Range panels = piece(cut.panels, cut.panel_blocks, panel_block);
-    const int64_t step = cut.panels_inside ? panels.size() : 1;
-    for (int64_t p = panels.begin; p < panels.end; p += step) {
-      const int64_t column = p * cut.width;
-      g.n = min_of(columns - column, step * cut.width);
-      g.b = b + p * cut.panel;
-      g.out.c_offset = group * columns + column;
-      g.out.bias = epilogue.bias ? epilogue.bias + group * columns + column : nullptr;
-      brgemm.run(g);
+    const auto multiply = [&](Range pixels, Range some_panels) {
+      BrgemmArgs part = g;
+      const int64_t column = some_panels.begin * cut.width;
+      part.m = pixels.size(), part.n = min_of(columns - column, some_panels.size() * cut.width);
+      part.a += pixels.begin, part.out.c += pixels.begin;
+      if (part.out.residual) part.out.residual += pixels.begin;
+      part.b = b + some_panels.begin * cut.panel;
+      part.out.c_offset = group * columns + column;
+      part.out.bias = epilogue.bias ? epilogue.bias + group * columns + column : nullptr;
+      if (s.g == 1 && panels.size() == cut.panels && pixels.end < g.m) {
+        const Range next{pixels.end, min_of(g.m, pixels.end + pixels.size())};
+        if (g.taps > 0) part.ahead[0] = in_a_row(m.a + (g.taps - 1) * g.m, next, in.pixel, g.k);
+        part.ahead[1] = in_a_row(m.c, next, y.strides[2], columns);
+      }
+      brgemm.run(part);
+    };
+    if (cut.panels_inside) {
+      const int64_t together = kTilesTogether * brgemm.rows;
+      for (int64_t p = 0; p < g.m; p += together) multiply({p, min_of(p + together, g.m)}, panels);
+    } else {
+      for (int64_t p = panels.begin; p < panels.end; ++p) multiply({0, g.m}, {p, p + 1});
     }
   };
   parallel_for(run, cut.tasks, s.macs() * kNanosecondsPerMac, body);

@@ -174,7 +174,9 @@ void test_same_bits(const Kernels& kernels) {
   wl::BrgemmArgs args;
   args.m = g.m, args.n = g.n, args.k = g.k, args.a = rows.data(), args.a_rows = g.m;
   args.b = b.data.data(), args.b_stride = b.width, args.b_panel = b.panel, args.out = whole.args(g);
-  brgemm.run(args);
+  wl::BrgemmArgs hinted = args;  // what is fetched ahead changes no bit
+  hinted.ahead[0] = {rows[0], g.m * g.k * (int64_t)sizeof(float)}, hinted.ahead[1] = {whole.rows[0], g.n * (int64_t)sizeof(float)};
+  brgemm.run(hinted);
   for (int64_t r = 0; r < g.m; ++r) {
     wl::BrgemmArgs one = args;
     one.m = 1, one.a = rows.data() + r, one.out = alone.args(g), one.out.c = alone.rows.data() + r;

@@ -25,6 +25,12 @@ constexpr int kWideTerms = 192;     // up to so many terms the wide tile is fast
 constexpr int kPrefetch = 32;       // rows of B ahead
 constexpr int kWidth = 2 * kLanes;  // columns of a panel
 
+// Walks through memory that is wanted later, `step` bytes for every two terms; nowhere without a step.
+struct Stream {
+  const char* at = nullptr;
+  int64_t step = 0;
+};
+
 // One tile of the output: rows [row, row + MR), columns [column, column + columns) with columns <= NV * kLanes.
 struct Place {
   int64_t row, column, columns;
@@ -50,10 +56,11 @@ WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], in
 }
 
 // acc[r][v] += Σ_{begin <= p < end} a_r[p] * b[p - begin][v], where a_r[p] is a[r][p], or a[0][p * a_stride + r] for a transposed A.
-// General registers are short: 12 row pointers, b, the index and `ahead` are all there is, so the other strides are constants.
-template <int MR, int NV, bool kTransposed>
+// General registers are short: 12 row pointers, b, the index and `ahead` are all there is, so the other strides are constants, and a stream
+// takes the place of `ahead`.
+template <int MR, int NV, bool kTransposed, bool kStream>
 WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t a_stride, int64_t begin, int64_t end, const float* b,
-                            int64_t b_stride, int64_t b_panel, int64_t ahead) {
+                            int64_t b_stride, int64_t b_panel, int64_t ahead, Stream& stream) {
   const int64_t stride = NV == 1 ? b_stride : kWidth;
   int64_t p = begin;
   if constexpr (kTransposed) {
@@ -64,10 +71,17 @@ WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], in
     }
     if (p < end) multiply_add<MR, NV, true>(acc, at, 0, b, b_panel, ahead);
   } else {
+    const char* at = stream.at;
     for (const int64_t last = end - 1; p < last; p += 2, b += 2 * stride) {
-      multiply_add<MR, NV, false>(acc, a, p, b, b_panel, ahead);
-      multiply_add<MR, NV, false>(acc, a, p + 1, b + stride, b_panel, ahead);
+      const int64_t b_ahead = kStream ? kPrefetch * kWidth : ahead;
+      multiply_add<MR, NV, false>(acc, a, p, b, b_panel, b_ahead);
+      multiply_add<MR, NV, false>(acc, a, p + 1, b + stride, b_panel, b_ahead);
+      if constexpr (kStream) {
+        __builtin_prefetch(at, 0, 2);
+        at += stream.step;
+      }
     }
+    stream.at = at;
     if (p < end) multiply_add<MR, NV, false>(acc, a, p, b, b_panel, ahead);
   }
 }
@@ -88,9 +102,9 @@ WL_INLINE void add_total(f32v (&acc)[MR][NV], const f32v* total) {
 
 // Adds one tap or segment to the sums, moving them out of the registers every kBrgemmFlush terms. After its k rows, `follow` more rows of B
 // may be prefetched.
-template <int MR, int NV, bool kTransposed>
+template <int MR, int NV, bool kTransposed, bool kStream>
 WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_t& terms, const float* const (&a)[MR], int64_t a_stride,
-                         const float* b, int64_t b_stride, int64_t b_panel, int64_t k, int64_t follow) {
+                         const float* b, int64_t b_stride, int64_t b_panel, int64_t k, int64_t follow, Stream& stream) {
   for (int64_t p = 0; p < k;) {
     const int64_t piece = k - p < kBrgemmFlush ? k - p : kBrgemmFlush;
     if (terms + piece > kBrgemmFlush) {
@@ -106,8 +120,8 @@ WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_
       terms = 0;
     }
     const int64_t left = k - p - piece + follow;
-    multiply_add<MR, NV, kTransposed>(acc, a, a_stride, p, p + piece, b, b_stride, b_panel,
-                                      (left < kPrefetch ? left : kPrefetch) * b_stride);
+    multiply_add<MR, NV, kTransposed, kStream>(acc, a, a_stride, p, p + piece, b, b_stride, b_panel,
+                                               (left < kPrefetch ? left : kPrefetch) * b_stride, stream);
     terms += piece;
     p += piece;
     b += piece * b_stride;
@@ -198,8 +212,8 @@ WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place&
 
 // --- tiles ---------------------------------------------------------------------------------------------------------------------------
 
-template <int MR, int NV>
-__attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const float* b) {
+template <int MR, int NV, bool kStream>
+__attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const float* b, Stream stream) {
   f32v acc[MR][NV] = {}, memory[MR * NV];
   f32v* total = in_memory(memory);
   bool flushed = g.out.accumulate;
@@ -211,7 +225,7 @@ __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const 
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) a[r] = rows[r] + g.a_offset;
     const int64_t follow = at.column + at.columns < g.n ? kPrefetch : (g.taps - 1 - t) * g.k;
-    add_terms<MR, NV, false>(acc, total, flushed, terms, a, 0, b, g.b_stride, g.b_panel, g.k, follow);
+    add_terms<MR, NV, false, kStream>(acc, total, flushed, terms, a, 0, b, g.b_stride, g.b_panel, g.k, follow, stream);
   }
   if (flushed) add_total<MR, NV>(acc, total);
   finish<MR, NV>(acc, g.out, at);
@@ -224,27 +238,72 @@ __attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& 
   bool flushed = g.out.accumulate;
   if (flushed) load_output(total, g.out, at, MR, NV);
   int64_t terms = 0;
+  Stream none;
   for (int64_t s = 0; s < g.count; ++s) {
     const BrgemmSegment& segment = g.segments[s];
     const float* a[MR] = {segment.a + at.row};
-    add_terms<MR, NV, true>(acc, total, flushed, terms, a, g.a_stride, segment.b + b_offset, g.b_stride, g.b_panel, segment.k, 0);
+    add_terms<MR, NV, true, false>(acc, total, flushed, terms, a, g.a_stride, segment.b + b_offset, g.b_stride, g.b_panel, segment.k, 0,
+                                   none);
   }
   if (flushed) add_total<MR, NV>(acc, total);
   finish<MR, NV>(acc, g.out, at);
 }
 
+// The most rows of a tile that is NV vectors wide.
+constexpr int rows_of(int vectors) {
+  return vectors == 1 ? kNarrowRows : vectors == 2 ? kRows : kWideRows;
+}
+
 // The tile functions of one width, by rows.
-template <class Args, class B, int NV>
-WL_INLINE void run_tile(const Args& g, const Place& at, B b, int64_t rows) {
+template <int NV>
+WL_INLINE void run_tile(const BrgemmArgs& g, const Place& at, const float* b, int64_t rows, Stream stream) {
+  if (stream.step > 0 && rows == rows_of(NV)) return tile<rows_of(NV), NV, true>(g, at, b, stream);
   switch (rows) {
-#define WL_TILE(MR)                                                                                    \
-  case MR:                                                                                             \
-    if constexpr (MR <= (NV == 1 ? kNarrowRows : NV == 2 ? kRows : kWideRows)) tile<MR, NV>(g, at, b); \
+#define WL_TILE(MR)                                                         \
+  case MR:                                                                  \
+    if constexpr (MR <= rows_of(NV)) tile<MR, NV, false>(g, at, b, stream); \
     return;
     WL_TILE(1) WL_TILE(2) WL_TILE(3) WL_TILE(4) WL_TILE(5) WL_TILE(6) WL_TILE(7) WL_TILE(8) WL_TILE(9) WL_TILE(10) WL_TILE(11) WL_TILE(12)
 #undef WL_TILE
   }
 }
+template <int NV>
+WL_INLINE void run_tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset, int64_t rows, Stream) {
+  switch (rows) {
+#define WL_TILE(MR)                                                 \
+  case MR:                                                          \
+    if constexpr (MR <= rows_of(NV)) tile<MR, NV>(g, at, b_offset); \
+    return;
+    WL_TILE(1) WL_TILE(2) WL_TILE(3) WL_TILE(4) WL_TILE(5) WL_TILE(6) WL_TILE(7) WL_TILE(8) WL_TILE(9) WL_TILE(10) WL_TILE(11) WL_TILE(12)
+#undef WL_TILE
+  }
+}
+
+// What is wanted later, dealt out to the tiles of a run.
+class Streams {
+ public:
+  Streams(const BrgemmArgs& g, int64_t terms, int64_t tiles) : pairs_(terms / 2) {
+    const int64_t bytes = g.ahead[0].bytes + g.ahead[1].bytes, pairs = tiles * pairs_;
+    if (bytes == 0 || pairs == 0) return;
+    step_ = (bytes + pairs - 1) / pairs;
+    for (int i = 0; i < 2; ++i) at_[i] = static_cast<const char*>(g.ahead[i].at), left_[i] = g.ahead[i].bytes;
+  }
+  Streams(const BrgemmTransposedArgs&, int64_t, int64_t) {}
+
+  Stream next() {
+    for (int i = 0; i < 2; ++i)
+      if (left_[i] > 0) {
+        const Stream stream{at_[i], step_};
+        at_[i] += pairs_ * step_, left_[i] -= pairs_ * step_;
+        return stream;
+      }
+    return {};
+  }
+
+ private:
+  int64_t pairs_ = 0, step_ = 0, left_[2] = {};
+  const char* at_[2] = {};
+};
 
 // All tiles: rows in nearly equal tiles outside, panels inside. `b_at` tells where the panel of a column begins.
 template <class Args, class BAt>
@@ -253,6 +312,8 @@ WL_INLINE void run_tiles(const Args& g, int64_t terms, BAt b_at) {
   const bool wide = kWideRows > 0 && g.n > 3 * kLanes && (terms <= kWideTerms || g.m <= kWideRows);
   const int64_t most = wide ? kWideRows : g.n <= kLanes ? kNarrowRows : kRows;
   const int64_t tiles = (g.m + most - 1) / most, base = g.m / tiles, more = g.m % tiles;
+  const int64_t columns = (wide ? 4 : 2) * kLanes;
+  Streams streams(g, terms, tiles * ((g.n + columns - 1) / columns));
   Place at{0, 0, 0};
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t rows = base + (i < more);
@@ -261,13 +322,13 @@ WL_INLINE void run_tiles(const Args& g, int64_t terms, BAt b_at) {
       const auto b = b_at(at.column);
       if (kWideRows > 0 && wide && left > 3 * kLanes) {
         at.columns = left < 4 * kLanes ? left : 4 * kLanes;
-        if constexpr (kWideRows > 0) run_tile<Args, decltype(b_at(0)), 4>(g, at, b, rows);
+        if constexpr (kWideRows > 0) run_tile<4>(g, at, b, rows, streams.next());
       } else if (left > kLanes) {
         at.columns = left < kWidth ? left : kWidth;
-        run_tile<Args, decltype(b_at(0)), 2>(g, at, b, rows);
+        run_tile<2>(g, at, b, rows, streams.next());
       } else {
         at.columns = left;
-        run_tile<Args, decltype(b_at(0)), 1>(g, at, b, rows);
+        run_tile<1>(g, at, b, rows, streams.next());
       }
     }
     at.row += rows;
