@@ -17,6 +17,7 @@ constexpr int64_t kPlaneFloats = 48 << 10;        // planes of a task: they stay
 constexpr int64_t kWeightsPlaneFloats = 8 << 10;  // with the planes of dy: each tile passes over all of them, so in the first
 constexpr int64_t kLeastColumns = 64;             // of a chunk, before long rows are cut
 constexpr int64_t kTasks = 16;                    // wanted in backward-weights
+constexpr double kChunkNanoseconds = 300;         // what a chunk costs whatever its size
 constexpr double kMargin = 0.9;                   // planar must be this much cheaper than direct
 constexpr int64_t kAddressable = int64_t(1) << 30;
 
@@ -279,25 +280,36 @@ bool planar_pays(const ConvShape& s, ConvDirection direction, const Kernels& ker
   const bool weights = direction == ConvDirection::bwd_weights;
   const ConvView view{s, weights ? ConvDirection::fwd : direction};
   const Cut cut = weights ? cut_of(view, s.ocg(), kWeightsPlaneFloats, k.lanes) : conv_cut(view, k);
-  const int64_t pitch = cut.columns + Slots(view.cols(0)).reach;
+  const Slots sy(largest(view.phases_h(), [&](int64_t p) { return view.rows(p); }));
+  const Slots sx(largest(view.phases_w(), [&](int64_t p) { return view.cols(p); }));
+  const int64_t pitch = cut.columns + sx.reach;
   int64_t per_chunk = cut.rows * div_up(cut.columns, k.lanes);
   if (weights || run_on(cut.rows, cut.columns, pitch, k.lanes)) per_chunk = flat_vectors(cut.rows, cut.columns, pitch, k.lanes);
   // Nanoseconds for one picture and phase: a vector's way into planes, its sums and its way out, against pixels in tiles of brgemm or
   // outer.
   const double chunks = double(cut.row_chunks * cut.col_chunks), vectors = chunks * double(per_chunk);
   const double pixels = chunks * double(cut.rows * cut.columns);
+  // Rows go their ways one by one, so a part of a vector takes as long as a whole one; and a stride reads what it does not write.
+  const double vectors_in = chunks * double((cut.rows + sy.reach) * sy.count * sx.count * div_up(pitch, k.lanes));
+  const double vectors_out = chunks * double(cut.rows * div_up(cut.columns, k.lanes));
   const double in = double(view.k()), out = double(view.columns());
   const double terms = double(s.taps()) * in / double(view.phases_h() * view.phases_w());  // a phase has its share of the taps
   const double columns = double(div_up(view.columns(), kernels.brgemm->lanes));
   const double way = 60.0 * k.lanes / 16;  // of a vector's pixels, 16 channels in or a block out
-  const auto transposing = [&](int64_t channels) { return channels == 1 ? way / 6 : way * double(div_up(channels, 16)); };
+  // Per vector: blocks of channels, each of which costs as much as three channels more.
+  const auto by_blocks = [&](int64_t channels, int64_t block) {
+    return way * double(channels + 3 * div_up(channels, block)) / double(block + 3);
+  };
+  const auto transposing = [&](int64_t channels) { return by_blocks(channels, 16); };
   const double wide = columns > 1 ? 0.3 : weights ? 0.45 : 0.42;  // a multiply-add of brgemm and outer, in tiles of one vector or two
-  const double direct = pixels * (wide * terms * columns + (weights ? 8 : 12));
-  double planar = vectors * transposing(view.k());
+  const bool apart = !weights && view.form() == ConvForm::pixels && s.taps() > 1;
+  const double taps = apart ? terms / in : 0;  // that each pixel takes one by one
+  const double direct = pixels * (wide * terms * columns + 4 * taps + (weights ? 8 : 12));
+  double planar = chunks * kChunkNanoseconds + vectors_in * transposing(view.k());
   if (weights)
-    planar += vectors * (transposing(view.columns()) + 0.5 * terms * out) + chunks * 4 * terms * out;
+    planar += vectors_out * transposing(view.columns()) + vectors * 0.5 * terms * out + chunks * 4 * terms * out;
   else
-    planar += vectors * (way * double(div_up(view.columns(), k.rows)) + 0.35 * terms * out);
+    planar += vectors_out * by_blocks(view.columns(), k.rows) + vectors * 0.35 * terms * out;
   return planar < kMargin * direct;
 }
 
@@ -345,7 +357,8 @@ void planar_conv(const Run& run, const Kernels& kernels, const ConvShape& s, Con
   });
 
   const int64_t tasks = phases * s.n * cut.row_chunks * cut.col_chunks * s.g;
-  parallel_for(run, tasks, 0.02 * s.macs(), [&](int64_t task, int thread) {
+  const double cost = 0.02 * s.macs() + 4.0 * double(y.dims[0] * y.dims[1] * y.dims[2] * s.g);
+  parallel_for(run, tasks, cost, [&](int64_t task, int thread) {
     const int64_t group = task % s.g, i = task / s.g, per_phase = s.n * cut.row_chunks * cut.col_chunks;
     const Layout l = layout_of(i / per_phase);
     const Chunk c = chunk_of(cut, l.y, l.x, i % per_phase);
