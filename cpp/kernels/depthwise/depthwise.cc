@@ -62,6 +62,16 @@ void unpack_add(int64_t rows, int64_t taps, int64_t channels, const float* packe
   }
 }
 
+constexpr int kColumns = 4;  // per step: each weight loaded serves so many outputs
+
+// Asks for memory some 5 KB behind a vector of channels of `columns` columns: out of cache the arithmetic is too short to hide how long it
+// takes to come, and prefetchers stop at every page. At a row's end these are the first columns of the next one. Not worth it with strides.
+constexpr int64_t kAhead = 1280;
+WL_INLINE void fetch_ahead(const float* x, int64_t column, int columns) {
+#pragma GCC unroll 8
+  for (int i = 0; i < columns; ++i) __builtin_prefetch(x + i * column + kAhead);
+}
+
 // --- forward and backward-data ------------------------------------------------------------------------------------------------------
 // kr, kw and s are the filter rows, the taps and the stride (with dilation 1) where they are known at compile time, else 0.
 
@@ -71,6 +81,7 @@ WL_INLINE void convolve_lanes(const DepthwiseRow& d, const float* x, const float
                               const float* bias, const float* residual, int lanes) {
   f32v sum[np] = {};
   const int64_t rows = kr ? kr : d.rows;
+  if constexpr (np == kColumns && kw > 0 && s == 1) fetch_ahead(x + (rows - 1) * d.x_row, d.x_col, np * s);
 #pragma GCC unroll 3
   for (int64_t r = 0; r < rows; ++r) {
     const float* xr = x + r * d.x_row;
@@ -125,8 +136,6 @@ WL_INLINE void convolve_columns(const DepthwiseRow& d, const float* x, const flo
     convolve_lanes<np, 0, kw, s, true>(d, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr,
                                        (int)(d.channels - c));
 }
-
-constexpr int kColumns = 4;  // per step: each weight loaded serves so many outputs
 
 template <int kr, int kw, int s>
 void convolve_interior(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e, int64_t begin,
@@ -187,6 +196,7 @@ WL_INLINE void weights_lanes(const DepthwiseRow& d, const float* x, const float*
 #pragma GCC unroll 8
   for (int j = 0; j < np; ++j) g[j] = load_lanes<tail>(dy + j * d.y_col, lanes);
   const int64_t rows = kr ? kr : d.rows;
+  if constexpr (np == kColumns && kw > 0 && s == 1) fetch_ahead(x + (rows - 1) * d.x_row, d.x_col, np * s), fetch_ahead(dy, d.y_col, np);
 #pragma GCC unroll 3
   for (int64_t r = 0; r < rows; ++r) {
     const float* xr = x + r * d.x_row;

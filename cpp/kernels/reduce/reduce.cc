@@ -8,6 +8,7 @@ namespace WL_ISA {
 namespace {
 
 constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
+constexpr int64_t kAhead = 1024;     // elements that a pass with little arithmetic asks for beforehand: prefetchers stop at every page
 constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are added up before they join the others
 
 WL_INLINE f32v max_nan(f32v m, f32v x) {
@@ -210,6 +211,7 @@ WL_INLINE void tile_moments(int64_t rows, int64_t channels, const float* x, int6
   const float* about = repeat(pilot, channels, merge, repeated);
   const auto terms = [&](int64_t by, int64_t first) {
     return [p = x + first * x_row, row = by * x_row, a = by > 1 ? about : pilot](int64_t r, int64_t i, auto at, f32v* s) {
+      __builtin_prefetch(p + r * row + i + kAhead);
       const f32v d = at.get(p + r * row + i) - at.get(a + i);
       s[0] = d;
       s[1] = d * d;
