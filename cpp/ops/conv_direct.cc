@@ -16,7 +16,7 @@ constexpr int64_t kChunkBytes = 384 << 10;         // input and output of a chun
 constexpr int64_t kTableBytes = 64 << 10;          // row pointers of a chunk
 constexpr int64_t kLeastPixels = 72, kTasks = 16;  // smallest chunk worth a task; tasks wanted
 constexpr int64_t kTilesTogether = 4;              // rows of tiles between which the next ones are fetched from memory
-constexpr double kNanosecondsPerMac = 0.02;
+constexpr double kNanosecondsPerMac = 0.02, kNanosecondsPerPixel = 4;
 
 int64_t gcd(int64_t a, int64_t b) {
   return b == 0 ? a : gcd(b, a % b);
@@ -68,7 +68,11 @@ ConvAxis ConvView::cols(int64_t phase) const {
 
 ConvForm ConvView::form() const {
   const int64_t gap = forward() ? shape.dilw : shape.dilw / gcd(shape.sw, shape.dilw);
-  if (gap != 1 || shape.taps() == 1 || k() >= kRowsBelow) return ConvForm::pixels;
+  const auto most_taps = [&](int64_t kernel, int64_t stride, int64_t dilation) {  // of a phase
+    return forward() ? kernel : div_up(kernel, stride / gcd(stride, dilation));
+  };
+  const bool single = most_taps(shape.kh, shape.sh, shape.dilh) == 1 && most_taps(shape.kw, shape.sw, shape.dilw) == 1;
+  if (gap != 1 || single || k() >= kRowsBelow) return ConvForm::pixels;
   if (k() <= kInterleaveUpTo) return ConvForm::interleaved;
   return shape.kw > 1 ? ConvForm::rows : ConvForm::pixels;
 }
@@ -268,6 +272,27 @@ void copy_interleaved(float* dst, const float* const* rows, int64_t taps, const 
   memset(dst + (high - low) * pixel, 0, (size_t)((begin + count - high) * pixel) * sizeof(float));
 }
 
+// The taps along an axis that meet the picture somewhere. Those before and after them would only add zeros.
+Range taps_inside(const ConvAxis& a) {
+  Range taps{0, a.taps};
+  while (taps.begin < taps.end && (a.out - 1) * a.step + a.begin + taps.begin * a.gap < 0) ++taps.begin;
+  while (taps.begin < taps.end && a.begin + (taps.end - 1) * a.gap >= a.in) --taps.end;
+  return taps;
+}
+
+// Leaves such taps out of the phase, as far as those that stay follow each other in the packed weights; returns how many places of the
+// weights are passed over before the first.
+int64_t leave_out(ConvForm form, Phase* phase) {
+  if (form == ConvForm::interleaved) return 0;
+  const int64_t row = phase->x.taps;
+  const auto cut = [](ConvAxis* a, const Range& taps) {
+    a->begin += taps.begin * a->gap, a->taps = taps.size();
+    return taps.begin;
+  };
+  const int64_t places = cut(&phase->y, taps_inside(phase->y)) * row;
+  return phase->y.taps == 1 ? places + cut(&phase->x, taps_inside(phase->x)) : places;
+}
+
 // Row pointers of form `pixels`: a[t][pixel].
 void point_at_pixels(const Phase& phase, const Chunk& chunk, const Input& in, int64_t pixels, const float* zeros, const float** a) {
   const ConvAxis &y = phase.y, &x = phase.x;
@@ -396,7 +421,9 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
     const int64_t row_chunk = task % cut.row_chunks;
     task /= cut.row_chunks;
     const int64_t group = task % s.g, phase_index = task / s.g;
-    const Phase phase{view.rows(phase_index / phases_w), view.cols(phase_index % phases_w)};
+    Phase phase{view.rows(phase_index / phases_w), view.cols(phase_index % phases_w)};
+    int64_t first_tap = phase.y.taps_before * s.kw + phase.y.taps * phase.x.taps_before;
+    first_tap += leave_out(cut.form, &phase);
     const Chunk chunk = chunk_of(cut, phase, s.n, row_chunk, col_block);
 
     char* memory = scratch + thread * cut.bytes;
@@ -437,8 +464,7 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
       point_at_outputs(phase, chunk, *epilogue.residual, m.residual);
       g.out.residual = m.residual;
     }
-    const float* b =
-        packed + group * cut.panels * cut.panel + (phase.y.taps_before * s.kw + phase.y.taps * phase.x.taps_before) * k * cut.width;
+    const float* b = packed + group * cut.panels * cut.panel + first_tap * k * cut.width;
     const Range panels = piece(cut.panels, cut.panel_blocks, panel_block);
     const auto multiply = [&](Range pixels, Range some_panels) {
       BrgemmArgs part = g;
@@ -463,7 +489,8 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
       for (int64_t p = panels.begin; p < panels.end; ++p) multiply({0, g.m}, {p, p + 1});
     }
   };
-  parallel_for(run, cut.tasks, s.macs() * kNanosecondsPerMac, body);
+  const double pixels = double(y.dims[0] * y.dims[1] * y.dims[2] * s.g);
+  parallel_for(run, cut.tasks, s.macs() * kNanosecondsPerMac + pixels * kNanosecondsPerPixel, body);
 }
 
 }  // namespace wl
