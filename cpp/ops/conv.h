@@ -54,12 +54,15 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& shape, ConvDirection
 // offset < in.
 Range conv_valid(int64_t out, int64_t in, int64_t stride, int64_t pad, int64_t offset);
 
+class BatchMoments;
+
 // What a forward convolution adds to its sums before it stores them: y = act(sums + bias + residual).
 struct ConvEpilogueOperands {
   const float* bias = nullptr;       // (oc), or null
   const Tensor* residual = nullptr;  // extents of y, or null; may be y itself
   UnaryKind activation = UnaryKind::none;
   float alpha = 0, beta = 0;
+  const BatchMoments* moments = nullptr;  // direct and depthwise: gathers them of y
 };
 
 // --- packed weights -----------------------------------------------------------------------------------------------------------------

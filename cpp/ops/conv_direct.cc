@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/brgemm/brgemm.h"
+#include "ops/batch_moments.h"
 
 namespace wl {
 
@@ -405,6 +406,11 @@ void conv_direct_choose(const ConvShape& s, ConvDirection direction, const Kerne
            (long long)cut.panels, (long long)cut.width, cut.panels_inside ? "tiles" : "panels");
 }
 
+int64_t conv_direct_parts(const ConvShape& s, const Kernels& kernels) {
+  const Cut cut = cut_work({s, ConvDirection::fwd}, *kernels.brgemm);
+  return cut.col_blocks == 1 ? cut.row_chunks : 0;
+}
+
 void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const Tensor& x, const float* packed,
                  const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch) {
   const ConvView view{s, direction};
@@ -412,6 +418,11 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
   const Cut cut = cut_work(view, brgemm);
   const int64_t k = view.k(), columns = view.columns();
   const int64_t phases_w = view.phases_w();
+  const auto pixels_of = [&](int64_t row_chunk) {  // of all pixels of y
+    if (cut.form == ConvForm::pixels) return piece(s.n * s.oh * s.ow, cut.row_chunks, row_chunk);
+    const Range rows = piece(s.n * s.oh, cut.row_chunks, row_chunk);
+    return Range{rows.begin * s.ow, rows.end * s.ow};
+  };
 
   const auto body = [&](int64_t task, int thread) {
     const int64_t panel_block = task % cut.panel_blocks;
@@ -488,9 +499,15 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
     } else {
       for (int64_t p = panels.begin; p < panels.end; ++p) multiply({0, g.m}, {p, p + 1});
     }
+    if (epilogue.moments) {
+      const int64_t first = group * columns;
+      epilogue.moments->add(row_chunk, pixels_of(row_chunk),
+                            {first + panels.begin * cut.width, first + min_of(columns, panels.end * cut.width)});
+    }
   };
   const double pixels = double(y.dims[0] * y.dims[1] * y.dims[2] * s.g);
   parallel_for(run, cut.tasks, s.macs() * kNanosecondsPerMac + pixels * kNanosecondsPerPixel, body);
+  if (epilogue.moments) epilogue.moments->finish(run, cut.row_chunks, pixels_of);
 }
 
 }  // namespace wl

@@ -1,4 +1,6 @@
-// conv_fwd: y = act(conv(x, w) + bias + residual).
+// conv_fwd: y = act(conv(x, w) + bias + residual), and if wanted the mean and variance of every channel of y.
+#include "ops/batch_moments.h"
+#include "ops/check.h"
 #include "ops/conv_direct.h"
 #include "ops/conv_planar.h"
 #include "ops/depthwise.h"
@@ -10,14 +12,21 @@ namespace {
 
 struct Operands {
   const Tensor &x, &w, &y;
-  const Tensor *bias, *residual;
-  explicit Operands(const Step& step) : x(*step.in[0]), w(*step.in[1]), y(*step.out[0]), bias(step.in[2]), residual(step.in[3]) {}
+  const Tensor *bias, *residual, *mean, *var;
+  explicit Operands(const Step& step)
+      : x(*step.in[0]),
+        w(*step.in[1]),
+        y(*step.out[0]),
+        bias(step.in[2]),
+        residual(step.in[3]),
+        mean(step.n_out > 1 ? step.out[1] : nullptr),
+        var(step.n_out > 2 ? step.out[2] : nullptr) {}
   ConvShape shape(const Step& step) const { return conv_shape(step, x, y, &w); }
 };
 
 Status verify(const Step& step) {
-  WL_CHECK(step.n_in >= 2 && step.n_in <= 4 && step.in[0] && step.in[1] && step.n_out == 1 && step.out[0],
-           "%s: conv_fwd takes x, w or packed, bias and residual and writes y", step.path);
+  WL_CHECK(step.n_in >= 2 && step.n_in <= 4 && step.in[0] && step.in[1] && (step.n_out == 1 || step.n_out == 3) && step.out[0],
+           "%s: conv_fwd takes x, w or packed, bias and residual and writes y, or y, mean and var", step.path);
   const Operands o(step);
   WL_TRY(conv_verify(step, o.x, o.y, &o.w));
   const ConvShape s = o.shape(step);
@@ -32,7 +41,21 @@ Status verify(const Step& step) {
     for (int i = 0; equal && i < 4; ++i) equal = r.dims[i] == o.y.dims[i];
     WL_CHECK(equal, "%s: the residual is not float32 with the extents of y and channel stride 1", step.path);
   }
+  if (step.n_out == 3) {
+    WL_CHECK(o.mean && o.var && BatchMoments::possible(o.y), "%s: statistics are of a y without gaps, mean and var", step.path);
+    WL_TRY(check_vector(step, *o.mean, s.oc, "mean"));
+    WL_TRY(check_vector(step, *o.var, s.oc, "var"));
+  }
   return conv_verify_activation(step);
+}
+
+// Parts in which the algorithm gathers the statistics of y; 0 if it leaves that to a pass of its own.
+int64_t moment_parts(const ConvShape& s, Algorithm algorithm, const Kernels& kernels) {
+  if (algorithm == Algorithm::depthwise) return depthwise_parts(s);
+  return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, kernels) : 0;
+}
+int64_t moment_bytes(const ConvShape& s, Algorithm algorithm, const Kernels& kernels) {
+  return BatchMoments::elements(moment_parts(s, algorithm, kernels), s.oc) * (int64_t)sizeof(float);
 }
 
 void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
@@ -40,31 +63,46 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, all);
   choice->algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, choice);
-  if (choice->algorithm == Algorithm::planar) return planar_choose(s, ConvDirection::fwd, kernels, threads, choice);
-  if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::fwd, kernels, threads, choice);
-  if (is_winograd(choice->algorithm))
+  if (choice->algorithm == Algorithm::planar)
+    planar_choose(s, ConvDirection::fwd, kernels, threads, choice);
+  else if (choice->algorithm == Algorithm::depthwise)
+    depthwise_choose(s, ConvDirection::fwd, kernels, threads, choice);
+  else if (is_winograd(choice->algorithm))
     winograd_choose(s, ConvDirection::fwd, choice->algorithm, kernels, threads, choice);
   else
     conv_direct_choose(s, ConvDirection::fwd, kernels, threads, choice);
   if (!is_packed(o.w)) choice->workspace += choice->packed;
+  if (o.mean) choice->workspace += moment_bytes(s, choice->algorithm, kernels);
 }
 
-void run(const Step& step, const Run& run) {
-  const Operands o(step);
-  const ConvShape s = o.shape(step);
-  const Kernels& kernels = conv_kernels(step, *run.kernels);
+void convolve(const Step& step, const Operands& o, const ConvShape& s, Algorithm algorithm, const Kernels& kernels, const Run& run,
+              const BatchMoments* moments) {
   ConvEpilogueOperands epilogue;
+  epilogue.moments = moments;
   epilogue.bias = o.bias ? o.bias->f32() : nullptr;
   epilogue.residual = o.residual;
   epilogue.activation = UnaryKind(step.i(AttrKey::activation));
   epilogue.alpha = (float)step.f(AttrKey::alpha), epilogue.beta = (float)step.f(AttrKey::beta);
-  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, nullptr);
   if (algorithm == Algorithm::planar) return planar_conv(run, kernels, s, ConvDirection::fwd, o.x, o.w.f32(), o.y, epilogue);
   if (algorithm == Algorithm::depthwise) return depthwise_fwd(run, kernels, s, o.x, o.w.f32(), o.y, epilogue);
   char* scratch = run.workspace;
   const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::fwd, algorithm, o.w, &scratch);
   if (is_winograd(algorithm)) return winograd_fwd(run, kernels, s, algorithm, o.x, packed, o.y, epilogue, scratch);
   conv_direct(run, kernels, s, ConvDirection::fwd, o.x, packed, o.y, epilogue, scratch);
+}
+
+void run(const Step& step, const Run& run) {
+  const Operands o(step);
+  const ConvShape s = o.shape(step);
+  const Kernels& kernels = conv_kernels(step, *run.kernels);
+  const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, nullptr);
+  if (!o.mean) return convolve(step, o, s, algorithm, kernels, run, nullptr);
+  const BatchMoments moments(*kernels.reduce, o.y, reinterpret_cast<float*>(run.workspace), o.mean->f32(), o.var->f32());
+  Run rest = run;
+  rest.workspace += moment_bytes(s, algorithm, kernels);
+  const bool with_y = moment_parts(s, algorithm, kernels) > 0;
+  convolve(step, o, s, algorithm, kernels, rest, with_y ? &moments : nullptr);
+  if (!with_y) moments.gather(run);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/depthwise/depthwise.h"
+#include "ops/batch_moments.h"
 #include "ops/partial_sums.h"
 #include "ops/window.h"
 
@@ -188,11 +189,19 @@ void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels
   }
 }
 
+int64_t depthwise_parts(const ConvShape& s) {
+  return s.n * div_up(s.oh, fwd_rows(s));
+}
+
 void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const float* w, const Tensor& y,
                    const ConvEpilogueOperands& e) {
   const int64_t block_rows = fwd_rows(s), row_blocks = div_up(s.oh, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
   const int64_t scratch = thread_elements(s, ConvDirection::fwd);
   const bool plain = !e.bias && !e.residual && e.activation == UnaryKind::none;
+  const auto pixels_of = [&](int64_t task) {
+    const int64_t begin = task % row_blocks * block_rows, row = task / row_blocks * s.oh;
+    return Range{(row + begin) * s.ow, (row + min_of(s.oh, begin + block_rows)) * s.ow};
+  };
   parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
     const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.oh, begin + block_rows);
     float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
@@ -219,7 +228,9 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
         kernels.depthwise->convolve_row(row, from, packed + ky * row.w_row, y.f32() + at, plain ? nullptr : &epilogue);
       }
     }
+    if (e.moments) e.moments->add(task, pixels_of(task), {0, s.oc});
   });
+  if (e.moments) e.moments->finish(run, s.n * row_blocks, pixels_of);
 }
 
 void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& dy, const float* w, const Tensor& dx) {

@@ -15,6 +15,9 @@ inline bool depthwise_applies(const ConvShape& s) {
 // Fills algorithm, workspace, kernel and blocking; `packed` stays 0: all three directions read and write canonical weights.
 void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice);
 
+// Parts in which depthwise_fwd gathers statistics of y.
+int64_t depthwise_parts(const ConvShape& s);
+
 // y = act(conv(x, w) + bias + residual)
 void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const float* w, const Tensor& y,
                    const ConvEpilogueOperands& epilogue);

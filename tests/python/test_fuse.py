@@ -50,6 +50,23 @@ def test_training_net():
     same_results(graph, fused)
 
 
+def test_statistics_are_gathered_by_the_convolution_that_makes_their_input():
+    graph = residual_net(True)
+    fused = fuse(graph.copy(), training=True)
+    made_by_convolutions = [node for node in graph.nodes if node.op.name == "bn_stats" and node.inputs[0].producer.op.name == "conv_fwd"]
+    assert made_by_convolutions
+    assert len([node for node in fused.nodes if node.op.name == "conv_fwd" and node.attrs["stats"]]) == len(made_by_convolutions)
+    assert names(fused).count("bn_stats") == names(graph).count("bn_stats") - len(made_by_convolutions)
+
+
+def test_statistics_of_what_is_no_convolution_keep_their_pass():
+    def build(t):
+        x = ops.relu(t.input("x", Type((BATCH, 4, 4, 3))))
+        return ops.batch_norm(x, *ops.batch_stats(x), frozen=False)
+
+    assert names(fuse(trace(build).copy(), training=True)) == ["unary", "bn_stats", "bn_apply"]
+
+
 def test_inference_net_folds_batch_norm():
     graph = residual_net(False)
     fused = fuse(graph.copy(), training=False)

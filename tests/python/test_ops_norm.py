@@ -9,6 +9,7 @@ import pytest
 
 from oracle import check_gradient, check_native, evaluate, every_isa, normal, trace
 from wiesel import ops
+from wiesel.ops.dispatch import call
 from wiesel.ops.dropout import dropout_mask, philox, random_bits, random_key
 
 
@@ -50,6 +51,33 @@ def test_a_frozen_batch_norm_has_constant_statistics() -> None:
         trace(ops.batch_norm, normal((3, 2)), np.zeros(2), np.ones(2), gradient=True)
     with pytest.raises(ValueError, match=r"gamma has shape \(3,\), expected \(2,\)"):
         trace(ops.batch_norm, normal((3, 2)), np.zeros(2), np.ones(2), np.ones(3))
+
+
+@every_isa()
+@pytest.mark.parametrize(
+    ("shape", "weight", "options"),
+    [
+        ((3, 14, 14, 16), (1, 1, 16, 40), {"algorithm": "direct"}),
+        ((2, 9, 7, 5), (3, 3, 5, 33), {"algorithm": "direct", "stride_h": 2}),
+        ((2, 20, 300, 3), (3, 3, 3, 32), {"algorithm": "direct"}),  # rows of blocks: a pass of its own
+        ((2, 6, 6, 12), (1, 1, 4, 9), {"algorithm": "direct", "groups": 3}),
+        ((5, 1, 1, 7), (1, 1, 7, 3), {"algorithm": "direct"}),
+        ((2, 40, 12, 24), (3, 3, 1, 24), {"algorithm": "depthwise", "groups": 24}),
+        ((2, 12, 12, 32), (3, 3, 32, 32), {"algorithm": "winograd4"}),
+        ((2, 12, 12, 2), (3, 3, 2, 6), {"algorithm": "planar"}),
+    ],
+)
+def test_statistics_of_a_convolution(shape: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], isa: str) -> None:
+    """Against float64 where the mean is a thousand times the standard deviation; the same bits for any number of threads."""
+    x, w = normal(shape), normal(weight, 1)
+    bias = np.full(weight[3], 1000 * np.prod(weight[:3]) ** 0.5)
+    traced = trace(lambda x, w, b: call("conv_fwd", [x, w, b], {**options, "stats": True}), x, w, bias, batch=[0])
+    found = traced.native(isa, threads=1, n=shape[0] + 1)
+    y = found["y0"].astype(np.float64)
+    np.testing.assert_allclose(found["y1"], y.mean((0, 1, 2)), rtol=2e-7)
+    np.testing.assert_allclose(found["y2"], y.var((0, 1, 2)), rtol=1e-4)
+    again = traced.native(isa, threads=2)
+    assert all(found[name].tobytes() == again[name].tobytes() for name in found)
 
 
 @every_isa()

@@ -123,10 +123,10 @@ def _macs(w: Type, positions: int) -> Cost:
 
 @register
 class ConvFwd(_Conv):
-    """x, w, [bias], [residual] -> y = activation(conv(x, w) + bias + residual)."""
+    """x, w, [bias], [residual] -> y = activation(conv(x, w) + bias + residual), and if ``stats`` mean and biased variance per channel."""
 
     name = "conv_fwd"
-    defaults: ClassVar[Mapping[str, Any]] = {**_CONV_DEFAULTS, "activation": "none", "alpha": 0.0, "beta": 0.0}
+    defaults: ClassVar[Mapping[str, Any]] = {**_CONV_DEFAULTS, "activation": "none", "alpha": 0.0, "beta": 0.0, "stats": False}
 
     def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
         x, w = present(self.name, "x", types[0]), present(self.name, "w", types[1])
@@ -136,11 +136,11 @@ class ConvFwd(_Conv):
         channel_vector(self.name, "bias", types[2] if len(types) > 2 else None, oc)
         if len(types) > 3 and types[3] is not None:
             same_shape(self.name, "residual", types[3], y.shape)
-        return (y,)
+        return (y, Type((oc,)), Type((oc,))) if attrs["stats"] else (y,)
 
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
-        if node.attrs["activation"] != "none":
-            raise ValueError("conv_fwd: differentiate before activations are fused")
+        if node.attrs["activation"] != "none" or node.attrs["stats"]:
+            raise ValueError("conv_fwd: differentiate before activations and statistics are fused")
         x, w, dy, shared = node.inputs[0], node.inputs[1], douts[0], _geometry(node.attrs)
         assert x is not None and w is not None and dy is not None
         shared |= {"kernel_h": w.shape[0], "kernel_w": w.shape[1]}
@@ -172,7 +172,8 @@ class ConvFwd(_Conv):
             y += bias
         if residual is not None:
             y += residual
-        return (np.asarray(unary.KINDS[attrs["activation"]].f(y, attrs["alpha"], attrs["beta"]), dtype=y.dtype),)
+        y = np.asarray(unary.KINDS[attrs["activation"]].f(y, attrs["alpha"], attrs["beta"]), dtype=y.dtype)
+        return (y, y.mean((0, 1, 2)), y.var((0, 1, 2))) if attrs["stats"] else (y,)
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
         return _macs(present(self.name, "w", types[1]), outs[0].shape[1] * outs[0].shape[2])

@@ -1,5 +1,6 @@
-"""Fewer passes over memory: bias, residual and activation into the epilogue of what makes their input, masks into the backward of
-batch normalisation, batch normalisation into the weights (inference). The result is what the unfused graph computes.
+"""Fewer passes over memory: bias, residual and activation into the epilogue of what makes their input, batch statistics into the
+convolution that makes theirs, masks into the backward of batch normalisation, batch normalisation into the weights (inference). The
+result is what the unfused graph computes.
 
 A producer takes over its reader only when nobody else reads the value between them and it is not handed out.
 """
@@ -112,6 +113,10 @@ class _Fuser:
             elif node.op.name == "binary" and node.attrs["kind"] == "add":
                 self._fuse_bias(node) or self._fuse_residual(node)
         self._sweep()
+        for node in self.graph.nodes:
+            if node.op.name == "bn_stats":
+                self._fuse_statistics(node)
+        self._sweep()
 
     def fuse_backward(self) -> None:
         for node in self.graph.nodes:
@@ -217,6 +222,18 @@ class _Fuser:
             if value is not None:
                 self.readers[value] = [node if reader is producer else reader for reader in self.readers.get(value, [])]
         return True
+
+    def _fuse_statistics(self, node: Node) -> None:
+        """conv_fwd -> y, bn_stats(y) -> mean, var: gathered while y is still in cache."""
+        y = node.inputs[0]
+        conv = None if y is None else y.producer
+        if conv is None or conv.op.name != "conv_fwd" or conv.attrs["stats"] or conv.entry != node.entry:
+            return
+        conv.attrs["stats"] = True
+        conv.outputs = (*conv.outputs, *node.outputs)
+        for index, value in enumerate(node.outputs, 1):
+            value.producer, value.index = conv, index
+        self.dead.add(node)
 
     def _comes_later(self, a: Node, b: Node) -> bool:
         return self.graph.nodes.index(a) > self.graph.nodes.index(b)

@@ -1,0 +1,72 @@
+// Mean and variance of every channel of a tensor, gathered in parts by the op that writes it, while each part is still in cache. The parts
+// are merged in order (Chan, Golub and LeVeque 1983), so the bits depend on how the shape is cut alone.
+#pragma once
+#include "kernels/reduce/reduce.h"
+#include "ops/combining_time.h"
+#include "ops/op.h"
+
+namespace wl {
+
+class BatchMoments {
+ public:
+  static constexpr int64_t kParts = 64;  // where the writer has no cut of its own
+
+  // Floats of memory, for a tensor of so many parts or fewer.
+  static int64_t elements(int64_t parts, int64_t channels) { return round_up(2 * max_of(parts, kParts) * channels, 16); }
+
+  // `t` has no gaps between its rows (all axes but the last); mean and var have its channels.
+  BatchMoments(const ReduceKernels& kernels, const Tensor& t, float* memory, float* mean, float* var)
+      : kernels_(kernels),
+        data_(t.f32()),
+        channels_(t.dim_from_end(0)),
+        rows_(t.elements() / channels_),
+        memory_(memory),
+        mean_(mean),
+        var_(var) {}
+
+  static bool possible(const Tensor& t) { return t.dense(); }
+
+  // The channels of part `part`, which is the rows `rows`. May run at the same time for other parts or channels.
+  void add(int64_t part, Range rows, Range channels) const {
+    if (rows.size() == 0) return;
+    const float* first = data_ + rows.begin * channels_ + channels.begin;  // differences from it are small, whatever the mean
+    float* mean = memory_ + 2 * part * channels_ + channels.begin;
+    kernels_.moments(rows.size(), channels.size(), first, channels_, first, mean, mean + channels_);
+  }
+
+  // Once all `parts` are added: merges them. rows_of(part) is what they were added with; the first is not empty.
+  template <class RowsOf>
+  void finish(const Run& run, int64_t parts, RowsOf rows_of) const {
+    const CombiningTime combining(run);
+    float *mean = memory_, *m2 = memory_ + channels_;
+    for (int64_t part = 1; part < parts; ++part) {
+      const Range rows = rows_of(part);
+      if (rows.size() == 0) continue;
+      float* other = memory_ + 2 * part * channels_;
+      const float* first = data_ + rows.begin * channels_;
+      for (int64_t c = 0; c < channels_; ++c) other[c] += first[c] - data_[c];
+      kernels_.merge_moments(channels_, (double)rows.begin, mean, m2, (double)rows.size(), other, other + channels_);
+    }
+    for (int64_t c = 0; c < channels_; ++c) {
+      mean_[c] = data_[c] + mean[c];
+      var_[c] = m2[c] / (float)rows_;
+    }
+  }
+
+  // For a writer without a cut of its own: a pass over the tensor.
+  void gather(const Run& run) const {
+    const int64_t parts = min_of(kParts, rows_);
+    parallel_for(run, parts, 0.4 * (double)(rows_ * channels_), [&](int64_t part, int) {
+      add(part, piece(rows_, parts, part), {0, channels_});
+    });
+    finish(run, parts, [&](int64_t part) { return piece(rows_, parts, part); });
+  }
+
+ private:
+  const ReduceKernels& kernels_;
+  const float* data_;
+  int64_t channels_, rows_;
+  float *memory_, *mean_, *var_;
+};
+
+}  // namespace wl
