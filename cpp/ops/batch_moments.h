@@ -14,7 +14,7 @@ class BatchMoments {
   // Floats of memory, for a tensor of so many parts or fewer.
   static int64_t elements(int64_t parts, int64_t channels) { return round_up(2 * max_of(parts, kParts) * channels, 16); }
 
-  // `t` has no gaps between its rows (all axes but the last); mean and var have its channels.
+  // `t` is dense; its rows are all axes but the last. mean and var have its channels.
   BatchMoments(const ReduceKernels& kernels, const Tensor& t, float* memory, float* mean, float* var)
       : kernels_(kernels),
         data_(t.f32()),
@@ -23,8 +23,6 @@ class BatchMoments {
         memory_(memory),
         mean_(mean),
         var_(var) {}
-
-  static bool possible(const Tensor& t) { return t.dense(); }
 
   // The channels of part `part`, which is the rows `rows`. May run at the same time for other parts or channels.
   void add(int64_t part, Range rows, Range channels) const {

@@ -295,41 +295,23 @@ void spread_x(const Sweep& w, const OuterKernels& k, const Chunk& c, const Block
     k.pack(tile.count, int(channels), int(channels), t.runs[r].a + b.m.begin, w.x_step(), t.spread + r * tile.count * step, step);
 }
 
-// The memory of the next chunk, dealt out to the tiles of this one. Only where a 1x1 reads pixels that lie in a row, all their channels:
-// elsewhere each of them is used often enough for the time that it takes to come.
-class Ahead {
- public:
-  Ahead(const Sweep& w, const Block& b, int64_t tiles, const Chunk& now, const Chunk* next) {
-    if (!next || w.s.taps() > 1 || w.copy || w.s.sw > 1 || w.s.g > 1 || next->rows() > 1) return;
-    if (w.blocks_m == 1) add(b.x, next->begin * w.x_row, w.x_col, *next);
-    if (w.blocks_n == 1) add(b.dy, next->begin * w.dy_row, w.dy_col, *next);
-    step_ = div_up(left_[0] + left_[1], max_of(tiles * now.rows() * now.columns(), 1));
-  }
-
-  // Gives the tile its share, for so many pixels.
-  void share(OuterTile* tile, int64_t pixels, const void* anything) {
-    tile->ahead = static_cast<const char*>(anything), tile->ahead_step = 0;
-    for (int i = 0; i < 2 && tile->ahead_step == 0; ++i)
-      if (left_[i] > 0) {
-        tile->ahead = at_[i], tile->ahead_step = step_;
-        at_[i] += pixels * step_, left_[i] -= pixels * step_;
-      }
-  }
-
- private:
-  void add(const float* from, int64_t row, int64_t col, const Chunk& next) {
-    at_[count_] = reinterpret_cast<const char*>(from + row + next.left * col);
-    left_[count_++] = next.columns() * col * int64_t(sizeof(float));
-  }
-  const char* at_[2] = {};
-  int64_t left_[2] = {}, step_ = 0;
-  int count_ = 0;
-};
+// What the next chunk reads, if it is memory in a row: a 1x1 with all channels of its pixels. Elsewhere each pixel is used often enough for
+// the time that it takes to come.
+void point_ahead(const Sweep& w, const Block& b, const Chunk& next, Ahead (&ahead)[2]) {
+  if (w.s.taps() > 1 || w.copy || w.s.sw > 1 || w.s.g > 1 || next.rows() > 1) return;
+  const auto pixels = [&](const float* from, int64_t row, int64_t col) {
+    return Ahead{from + next.begin * row + next.left * col, next.columns() * col * int64_t(sizeof(float))};
+  };
+  if (w.blocks_m == 1) ahead[0] = pixels(b.x, w.x_row, w.x_col);
+  if (w.blocks_n == 1) ahead[1] = pixels(b.dy, w.dy_row, w.dy_col);
+}
 
 void add_chunk(const Sweep& w, const OuterKernels& k, const Chunk& c, const Chunk* next, const Block& b, const Scratch& t, bool add) {
   const float* x = w.copy ? t.copy : b.x;
   if (w.spread_x) spread_x(w, k, c, b, t);
-  Ahead ahead(w, b, div_up(b.m.size(), k.rows) * div_up(b.n.size(), k.columns), c, next);
+  Ahead ahead[2];
+  if (next) point_ahead(w, b, *next, ahead);
+  Streams streams(ahead, div_up(b.m.size(), k.rows) * div_up(b.n.size(), k.columns) * c.rows() * c.columns());
   for (int64_t o = b.n.begin; o < b.n.end; o += k.columns) {
     const int n = int(min_of(k.columns, b.n.end - o));
     if (w.pack)
@@ -351,7 +333,7 @@ void add_chunk(const Sweep& w, const OuterKernels& k, const Chunk& c, const Chun
         for (int64_t i = 0; i < tiles; ++i) {
           const Range m = piece(b.m.size(), tiles, i);
           tile.a_offset = b.m.begin + m.begin;
-          ahead.share(&tile, tile.runs * tile.count, t.runs);
+          tile.ahead = streams.next(tile.runs * tile.count);
           k.tile(tile, t.runs, int(m.size()), n, sum + (b.m.begin + m.begin) * w.s.oc, add);
         }
       }
@@ -366,7 +348,6 @@ void add_chunk_swapped(const Sweep& w, const OuterKernels& k, const Chunk& c, co
   tile.a_step = w.dy_col;
   tile.b_step = w.x_step();
   tile.ldc = w.run;
-  tile.ahead = reinterpret_cast<const char*>(t.runs);  // nothing
   for (int64_t j = 0; j < w.run; j += k.columns) {
     const int n = int(min_of(k.columns, w.run - j));
     const int64_t tiles = div_up(w.s.oc, tile_rows(k, n));

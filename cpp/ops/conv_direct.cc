@@ -382,7 +382,7 @@ int64_t point_at_outputs(const Phase& phase, const Chunk& chunk, const Tensor& t
 
 // The memory from the first pointer to `count` floats behind the last, where they are `step` floats apart; else nothing.
 template <class T>
-BrgemmAhead in_a_row(T* const* at, Range range, int64_t step, int64_t count) {
+Ahead in_a_row(T* const* at, Range range, int64_t step, int64_t count) {
   const T *first = at[range.begin], *last = at[range.end - 1];
   if (last - first != (range.size() - 1) * step) return {};
   return {first, (last - first + count) * (int64_t)sizeof(float)};

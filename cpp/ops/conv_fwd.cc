@@ -42,7 +42,7 @@ Status verify(const Step& step) {
     WL_CHECK(equal, "%s: the residual is not float32 with the extents of y and channel stride 1", step.path);
   }
   if (step.n_out == 3) {
-    WL_CHECK(o.mean && o.var && BatchMoments::possible(o.y), "%s: statistics are of a y without gaps, mean and var", step.path);
+    WL_CHECK(o.mean && o.var && o.y.dense(), "%s: statistics are of a y without gaps, mean and var", step.path);
     WL_TRY(check_vector(step, *o.mean, s.oc, "mean"));
     WL_TRY(check_vector(step, *o.var, s.oc, "var"));
   }
@@ -54,8 +54,8 @@ int64_t moment_parts(const ConvShape& s, Algorithm algorithm, const Kernels& ker
   if (algorithm == Algorithm::depthwise) return depthwise_parts(s);
   return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, kernels) : 0;
 }
-int64_t moment_bytes(const ConvShape& s, Algorithm algorithm, const Kernels& kernels) {
-  return BatchMoments::elements(moment_parts(s, algorithm, kernels), s.oc) * (int64_t)sizeof(float);
+int64_t moment_bytes(const ConvShape& s, int64_t parts) {
+  return BatchMoments::elements(parts, s.oc) * (int64_t)sizeof(float);
 }
 
 void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
@@ -72,7 +72,7 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   else
     conv_direct_choose(s, ConvDirection::fwd, kernels, threads, choice);
   if (!is_packed(o.w)) choice->workspace += choice->packed;
-  if (o.mean) choice->workspace += moment_bytes(s, choice->algorithm, kernels);
+  if (o.mean) choice->workspace += moment_bytes(s, moment_parts(s, choice->algorithm, kernels));
 }
 
 void convolve(const Step& step, const Operands& o, const ConvShape& s, Algorithm algorithm, const Kernels& kernels, const Run& run,
@@ -99,10 +99,10 @@ void run(const Step& step, const Run& run) {
   if (!o.mean) return convolve(step, o, s, algorithm, kernels, run, nullptr);
   const BatchMoments moments(*kernels.reduce, o.y, reinterpret_cast<float*>(run.workspace), o.mean->f32(), o.var->f32());
   Run rest = run;
-  rest.workspace += moment_bytes(s, algorithm, kernels);
-  const bool with_y = moment_parts(s, algorithm, kernels) > 0;
-  convolve(step, o, s, algorithm, kernels, rest, with_y ? &moments : nullptr);
-  if (!with_y) moments.gather(run);
+  const int64_t parts = moment_parts(s, algorithm, kernels);
+  rest.workspace += moment_bytes(s, parts);
+  convolve(step, o, s, algorithm, kernels, rest, parts > 0 ? &moments : nullptr);
+  if (parts == 0) moments.gather(run);
 }
 
 }  // namespace

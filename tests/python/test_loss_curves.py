@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import wiesel as wl
+from bench_modules import load
 from wiesel import data, models, nn
 
-_PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "curves.py"
-_SPEC = importlib.util.spec_from_file_location("bench_curves", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-curves = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = curves
-_SPEC.loader.exec_module(curves)
+curves = load("curves")
 
 
 def plain() -> nn.Module:

@@ -25,12 +25,6 @@ constexpr int kWideTerms = 192;     // up to so many terms the wide tile is fast
 constexpr int kPrefetch = 32;       // rows of B ahead
 constexpr int kWidth = 2 * kLanes;  // columns of a panel
 
-// Walks through memory that is wanted later, `step` bytes for every two terms; nowhere without a step.
-struct Stream {
-  const char* at = nullptr;
-  int64_t step = 0;
-};
-
 // One tile of the output: rows [row, row + MR), columns [column, column + columns) with columns <= NV * kLanes.
 struct Place {
   int64_t row, column, columns;
@@ -57,7 +51,7 @@ WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], in
 
 // acc[r][v] += Σ_{begin <= p < end} a_r[p] * b[p - begin][v], where a_r[p] is a[r][p], or a[0][p * a_stride + r] for a transposed A.
 // General registers are short: 12 row pointers, b, the index and `ahead` are all there is, so the other strides are constants, and a stream
-// takes the place of `ahead`.
+// takes the place of `ahead`: it steps once for every two terms.
 template <int MR, int NV, bool kTransposed, bool kStream>
 WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t a_stride, int64_t begin, int64_t end, const float* b,
                             int64_t b_stride, int64_t b_panel, int64_t ahead, Stream& stream) {
@@ -231,14 +225,13 @@ __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const 
   finish<MR, NV>(acc, g.out, at);
 }
 
-template <int MR, int NV>
-__attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset) {
+template <int MR, int NV, bool>
+__attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset, Stream none) {
   f32v acc[MR][NV] = {}, memory[MR * NV];
   f32v* total = in_memory(memory);
   bool flushed = g.out.accumulate;
   if (flushed) load_output(total, g.out, at, MR, NV);
   int64_t terms = 0;
-  Stream none;
   for (int64_t s = 0; s < g.count; ++s) {
     const BrgemmSegment& segment = g.segments[s];
     const float* a[MR] = {segment.a + at.row};
@@ -254,10 +247,11 @@ constexpr int rows_of(int vectors) {
   return vectors == 1 ? kNarrowRows : vectors == 2 ? kRows : kWideRows;
 }
 
-// The tile functions of one width, by rows.
-template <int NV>
-WL_INLINE void run_tile(const BrgemmArgs& g, const Place& at, const float* b, int64_t rows, Stream stream) {
-  if (stream.step > 0 && rows == rows_of(NV)) return tile<rows_of(NV), NV, true>(g, at, b, stream);
+// The tile functions of one width, by rows. Full tiles have one for a stream.
+template <int NV, class Args, class B>
+WL_INLINE void run_tile(const Args& g, const Place& at, B b, int64_t rows, Stream stream) {
+  if constexpr (__is_same(Args, BrgemmArgs))
+    if (stream.step > 0 && rows == rows_of(NV)) return tile<rows_of(NV), NV, true>(g, at, b, stream);
   switch (rows) {
 #define WL_TILE(MR)                                                         \
   case MR:                                                                  \
@@ -267,53 +261,16 @@ WL_INLINE void run_tile(const BrgemmArgs& g, const Place& at, const float* b, in
 #undef WL_TILE
   }
 }
-template <int NV>
-WL_INLINE void run_tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset, int64_t rows, Stream) {
-  switch (rows) {
-#define WL_TILE(MR)                                                 \
-  case MR:                                                          \
-    if constexpr (MR <= rows_of(NV)) tile<MR, NV>(g, at, b_offset); \
-    return;
-    WL_TILE(1) WL_TILE(2) WL_TILE(3) WL_TILE(4) WL_TILE(5) WL_TILE(6) WL_TILE(7) WL_TILE(8) WL_TILE(9) WL_TILE(10) WL_TILE(11) WL_TILE(12)
-#undef WL_TILE
-  }
-}
-
-// What is wanted later, dealt out to the tiles of a run.
-class Streams {
- public:
-  Streams(const BrgemmArgs& g, int64_t terms, int64_t tiles) : pairs_(terms / 2) {
-    const int64_t bytes = g.ahead[0].bytes + g.ahead[1].bytes, pairs = tiles * pairs_;
-    if (bytes == 0 || pairs == 0) return;
-    step_ = (bytes + pairs - 1) / pairs;
-    for (int i = 0; i < 2; ++i) at_[i] = static_cast<const char*>(g.ahead[i].at), left_[i] = g.ahead[i].bytes;
-  }
-  Streams(const BrgemmTransposedArgs&, int64_t, int64_t) {}
-
-  Stream next() {
-    for (int i = 0; i < 2; ++i)
-      if (left_[i] > 0) {
-        const Stream stream{at_[i], step_};
-        at_[i] += pairs_ * step_, left_[i] -= pairs_ * step_;
-        return stream;
-      }
-    return {};
-  }
-
- private:
-  int64_t pairs_ = 0, step_ = 0, left_[2] = {};
-  const char* at_[2] = {};
-};
 
 // All tiles: rows in nearly equal tiles outside, panels inside. `b_at` tells where the panel of a column begins.
 template <class Args, class BAt>
-WL_INLINE void run_tiles(const Args& g, int64_t terms, BAt b_at) {
+WL_INLINE void run_tiles(const Args& g, const Ahead (&ahead)[2], int64_t terms, BAt b_at) {
   if (g.m <= 0 || g.n <= 0) return;
   const bool wide = kWideRows > 0 && g.n > 3 * kLanes && (terms <= kWideTerms || g.m <= kWideRows);
   const int64_t most = wide ? kWideRows : g.n <= kLanes ? kNarrowRows : kRows;
   const int64_t tiles = (g.m + most - 1) / most, base = g.m / tiles, more = g.m % tiles;
-  const int64_t columns = (wide ? 4 : 2) * kLanes;
-  Streams streams(g, terms, tiles * ((g.n + columns - 1) / columns));
+  const int64_t steps = terms / 2;  // of a tile
+  Streams streams(ahead, tiles * div_up(g.n, (wide ? 4 : 2) * kLanes) * steps);
   Place at{0, 0, 0};
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t rows = base + (i < more);
@@ -322,13 +279,13 @@ WL_INLINE void run_tiles(const Args& g, int64_t terms, BAt b_at) {
       const auto b = b_at(at.column);
       if (kWideRows > 0 && wide && left > 3 * kLanes) {
         at.columns = left < 4 * kLanes ? left : 4 * kLanes;
-        if constexpr (kWideRows > 0) run_tile<4>(g, at, b, rows, streams.next());
+        if constexpr (kWideRows > 0) run_tile<4>(g, at, b, rows, streams.next(steps));
       } else if (left > kLanes) {
         at.columns = left < kWidth ? left : kWidth;
-        run_tile<2>(g, at, b, rows, streams.next());
+        run_tile<2>(g, at, b, rows, streams.next(steps));
       } else {
         at.columns = left;
-        run_tile<1>(g, at, b, rows, streams.next());
+        run_tile<1>(g, at, b, rows, streams.next(steps));
       }
     }
     at.row += rows;
@@ -336,13 +293,14 @@ WL_INLINE void run_tiles(const Args& g, int64_t terms, BAt b_at) {
 }
 
 void run(const BrgemmArgs& g) {
-  run_tiles(g, g.taps * g.k, [&](int64_t column) { return g.b + column / kWidth * g.b_panel; });
+  run_tiles(g, g.ahead, g.taps * g.k, [&](int64_t column) { return g.b + column / kWidth * g.b_panel; });
 }
 
 void run_transposed(const BrgemmTransposedArgs& g) {
   int64_t terms = 0;
   for (int64_t s = 0; s < g.count; ++s) terms += g.segments[s].k;
-  run_tiles(g, terms, [&](int64_t column) { return column / kWidth * g.b_panel; });
+  const Ahead none[2];
+  run_tiles(g, none, terms, [&](int64_t column) { return column / kWidth * g.b_panel; });
 }
 
 // --- packing -------------------------------------------------------------------------------------------------------------------------

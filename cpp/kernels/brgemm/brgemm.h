@@ -18,6 +18,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "kernels/ahead.h"
 #include "ops/kinds.h"
 
 namespace wl {
@@ -35,12 +36,6 @@ struct BrgemmOutput {
   float alpha = 0, beta = 0;
 };
 
-// Memory that will be wanted soon: it is brought nearer, evenly, while a product is computed. A hint, which may be ignored.
-struct BrgemmAhead {
-  const void* at = nullptr;
-  int64_t bytes = 0;
-};
-
 // A by row pointers, so that rows may lie anywhere: any stride, padding by pointing at zeros, tiles that span rows and pictures.
 struct BrgemmArgs {
   int64_t m = 0, n = 0, taps = 1, k = 0;
@@ -49,7 +44,7 @@ struct BrgemmArgs {
   const float* b = nullptr;           // column j of row p of tap t: b[(j / width) * b_panel + (t * k + p) * b_stride + j % width]
   int64_t b_stride = 0, b_panel = 0;  // b_stride is the width of the panels: kernels.width, or where n <= lanes also kernels.lanes
   BrgemmOutput out;
-  BrgemmAhead ahead[2];
+  Ahead ahead[2];  // brought nearer, evenly, while the product is computed
 };
 
 // A transposed, the sum in segments: A_s[r][p] = segments[s].a[p * a_stride + r], B_s[p][j] = segments[s].b[(j / width) * b_panel + p *

@@ -64,12 +64,12 @@ void unpack_add(int64_t rows, int64_t taps, int64_t channels, const float* packe
 
 constexpr int kColumns = 4;  // per step: each weight loaded serves so many outputs
 
-// Asks for memory some 5 KB behind a vector of channels of `columns` columns: out of cache the arithmetic is too short to hide how long it
+// Asks for memory some 5 KB behind a vector of channels of a step's columns: out of cache the arithmetic is too short to hide how long it
 // takes to come, and prefetchers stop at every page. At a row's end these are the first columns of the next one. Not worth it with strides.
 constexpr int64_t kAhead = 1280;
-WL_INLINE void fetch_ahead(const float* x, int64_t column, int columns) {
+WL_INLINE void fetch_ahead(const float* x, int64_t column) {
 #pragma GCC unroll 8
-  for (int i = 0; i < columns; ++i) __builtin_prefetch(x + i * column + kAhead);
+  for (int i = 0; i < kColumns; ++i) __builtin_prefetch(x + i * column + kAhead);
 }
 
 // --- forward and backward-data ------------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ WL_INLINE void convolve_lanes(const DepthwiseRow& d, const float* x, const float
                               const float* bias, const float* residual, int lanes) {
   f32v sum[np] = {};
   const int64_t rows = kr ? kr : d.rows;
-  if constexpr (np == kColumns && kw > 0 && s == 1) fetch_ahead(x + (rows - 1) * d.x_row, d.x_col, np * s);
+  if constexpr (np == kColumns && kw > 0 && s == 1) fetch_ahead(x + (rows - 1) * d.x_row, d.x_col);
 #pragma GCC unroll 3
   for (int64_t r = 0; r < rows; ++r) {
     const float* xr = x + r * d.x_row;
@@ -196,7 +196,7 @@ WL_INLINE void weights_lanes(const DepthwiseRow& d, const float* x, const float*
 #pragma GCC unroll 8
   for (int j = 0; j < np; ++j) g[j] = load_lanes<tail>(dy + j * d.y_col, lanes);
   const int64_t rows = kr ? kr : d.rows;
-  if constexpr (np == kColumns && kw > 0 && s == 1) fetch_ahead(x + (rows - 1) * d.x_row, d.x_col, np * s), fetch_ahead(dy, d.y_col, np);
+  if constexpr (np == kColumns && kw > 0 && s == 1) fetch_ahead(x + (rows - 1) * d.x_row, d.x_col), fetch_ahead(dy, d.y_col);
 #pragma GCC unroll 3
   for (int64_t r = 0; r < rows; ++r) {
     const float* xr = x + r * d.x_row;

@@ -16,7 +16,7 @@ constexpr int kRows = 6, kRowsThin = 12;
 template <int mr, int nv>
 void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict c, bool add) {
   f32v sum[mr][nv] = {};
-  const char* ahead = t.ahead;
+  const char* ahead = t.ahead.step ? t.ahead.at : reinterpret_cast<const char*>(c);  // no branch inside: c is near anyway
   for (int64_t r = 0; r < t.runs; ++r) {
     const float* a = runs[r].a + t.a_offset;
     const float* b = runs[r].b;
@@ -36,7 +36,7 @@ void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict 
       }
       a += t.a_step;
       b += t.b_step;
-      ahead += t.ahead_step;
+      ahead += t.ahead.step;
     }
   }
   const int tail = n - (nv - 1) * kLanes;  // columns of the last vector

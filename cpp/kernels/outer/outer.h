@@ -3,6 +3,8 @@
 #pragma once
 #include <stdint.h>
 
+#include "kernels/ahead.h"
+
 namespace wl {
 
 // A run of `count` pixels: `a` and `b` point at the first of them.
@@ -16,9 +18,7 @@ struct OuterTile {
   int64_t a_step, b_step;  // elements between the pixels of a run
   int64_t a_offset;        // added to every run's `a`
   int64_t ldc;
-  // Memory that will be wanted soon and is brought nearer meanwhile: ahead_step bytes of it per pixel.
-  const char* ahead;
-  int64_t ahead_step;
+  Stream ahead;  // brought nearer meanwhile: a step per pixel
 };
 
 struct OuterKernels {
