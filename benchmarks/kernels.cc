@@ -7,6 +7,7 @@
 // standard input, one at a time, and each is answered by one line "milliseconds GFLOP/s": so another process can take turns with its own
 // contender. Weights are packed beforehand, as a training step does once for each direction; figures are minima of rounds of at least 30
 // ms.
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 
@@ -169,7 +170,8 @@ int main(int argc, char** argv) {
     else
       cases.push_back(arg);
   }
-  if (!kernels || threads < 1) {
+  const auto known = {"fwd", "bwd_data", "bwd_weights", "pack", "matmul", "brgemm"};
+  if (!kernels || threads < 1 || std::find(known.begin(), known.end(), what) == known.end()) {
     fprintf(stderr, "usage: kernels [--isa NAME] [--threads N] [--op fwd|bwd_data|bwd_weights|pack|matmul|brgemm] [case...]\n");
     return 2;
   }

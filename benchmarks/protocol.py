@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PAUSE = 0.25  # seconds; libgomp's workers spin for a few milliseconds, MKL's for up to 200
+PAUSE = 0.25  # seconds after a turn, at most; libgomp's workers spin for a few milliseconds, MKL's for up to 200
+LOOK = 0.03  # seconds in which a process at rest uses no tick of a clock that ticks a hundred times a second
 HOLDS = {
     "avx2": {"WIESEL_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
     "avx512": {
@@ -137,6 +138,7 @@ class Session:
         """Warms the contenders up, then measures; see ``rounds``."""
         for contender in contenders:
             contender.ask("run", seconds=self.options.seconds, least=self.options.steps)
+            contender.rest()
         return rounds(contenders, self.options.rounds, seconds=self.options.seconds, least=self.options.steps)
 
     def report(self, title: str, note: str, results: list[dict[str, Any]], table: list[str]) -> None:
@@ -204,6 +206,24 @@ class Contender:
             raise RuntimeError(f"{self.name}: {reply['error']}\n{reply['traceback']}")
         return reply["ok"]
 
+    def rest(self) -> None:
+        """Waits until the process uses no processor, as far as the system tells, or for ``PAUSE``."""
+        end = time.monotonic() + PAUSE
+        used = self._ticks()
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(LOOK, left))
+            before, used = used, self._ticks()
+            if used is not None and used == before:
+                return
+
+    def _ticks(self) -> int | None:
+        """Processor time of the process, in ticks of the system's clock; None where there is no /proc."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return int(fields[11]) + int(fields[12])
+
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -264,8 +284,8 @@ def rounds(contenders: Sequence[Contender], count: int, *, seconds: float, least
     for number in range(count):
         shift = number % len(contenders)
         for contender in [*contenders[shift:], *contenders[:shift]]:
-            time.sleep(PAUSE)
             times[contender.name].append(float(contender.ask("run", seconds=seconds, least=least)["median"]))
+            contender.rest()
     return times
 
 
