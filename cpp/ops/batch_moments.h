@@ -3,42 +3,45 @@
 #pragma once
 #include "kernels/reduce/reduce.h"
 #include "ops/combining_time.h"
-#include "ops/op.h"
+#include "ops/conv.h"
 
 namespace wl {
 
-class BatchMoments {
+class BatchMoments final : public Gathering {
  public:
   static constexpr int64_t kParts = 64;  // where the writer has no cut of its own
 
   // Floats of memory, for a tensor of so many parts or fewer.
-  static int64_t elements(int64_t parts, int64_t channels) { return round_up(2 * max_of(parts, kParts) * channels, 16); }
+  static int64_t elements(int64_t parts, int64_t channels) {
+    return round_up(max_of(parts, kParts) * (2 * channels + (int64_t)(sizeof(Range) / sizeof(float))), 16);
+  }
 
-  // `t` is dense; its rows are all axes but the last. mean and var have its channels.
-  BatchMoments(const ReduceKernels& kernels, const Tensor& t, float* memory, float* mean, float* var)
+  // `t` is dense; its rows are all axes but the last. mean and var have its channels. `memory` is for `parts` parts, aligned to 8 bytes.
+  BatchMoments(const ReduceKernels& kernels, const Tensor& t, int64_t parts, float* memory, float* mean, float* var)
       : kernels_(kernels),
         data_(t.f32()),
         channels_(t.dim_from_end(0)),
         rows_(t.elements() / channels_),
-        memory_(memory),
+        parts_(parts > 0 ? parts : min_of(kParts, rows_)),
+        rows_of_(reinterpret_cast<Range*>(memory)),
+        memory_(reinterpret_cast<float*>(rows_of_ + parts_)),
         mean_(mean),
         var_(var) {}
 
-  // The channels of part `part`, which is the rows `rows`. May run at the same time for other parts or channels.
-  void add(int64_t part, Range rows, Range channels) const {
+  void add(int64_t part, Range rows, Range channels) const override {
+    if (channels.begin == 0) rows_of_[part] = rows;
     if (rows.size() == 0) return;
     const float* first = data_ + rows.begin * channels_ + channels.begin;  // differences from it are small, whatever the mean
     float* mean = memory_ + 2 * part * channels_ + channels.begin;
     kernels_.moments(rows.size(), channels.size(), first, channels_, first, mean, mean + channels_);
   }
 
-  // Once all `parts` are added: merges them. rows_of(part) is what they were added with; the first is not empty.
-  template <class RowsOf>
-  void finish(const Run& run, int64_t parts, RowsOf rows_of) const {
+  // Once all parts are added, in every channel: merges them. The first is not empty.
+  void finish(const Run& run) const {
     const CombiningTime combining(run);
     float *mean = memory_, *m2 = memory_ + channels_;
-    for (int64_t part = 1; part < parts; ++part) {
-      const Range rows = rows_of(part);
+    for (int64_t part = 1; part < parts_; ++part) {
+      const Range rows = rows_of_[part];
       if (rows.size() == 0) continue;
       float* other = memory_ + 2 * part * channels_;
       const float* first = data_ + rows.begin * channels_;
@@ -51,20 +54,20 @@ class BatchMoments {
     }
   }
 
-  // For a writer without a cut of its own: a pass over the tensor.
+  // For a writer without parts of its own: a pass over the tensor.
   void gather(const Run& run) const {
-    const int64_t parts = min_of(kParts, rows_);
-    parallel_for(run, parts, 0.4 * (double)(rows_ * channels_), [&](int64_t part, int) {
-      add(part, piece(rows_, parts, part), {0, channels_});
+    parallel_for(run, parts_, 0.4 * (double)(rows_ * channels_), [&](int64_t part, int) {
+      add(part, piece(rows_, parts_, part), {0, channels_});
     });
-    finish(run, parts, [&](int64_t part) { return piece(rows_, parts, part); });
+    finish(run);
   }
 
  private:
   const ReduceKernels& kernels_;
   const float* data_;
-  int64_t channels_, rows_;
-  float *memory_, *mean_, *var_;
+  int64_t channels_, rows_, parts_;
+  Range* rows_of_;                // [part]
+  float *memory_, *mean_, *var_;  // memory: [part][mean, M2][channel]
 };
 
 }  // namespace wl

@@ -4,8 +4,8 @@
 #include "kernels/eltwise/eltwise.h"
 #include "kernels/reduce/reduce.h"
 #include "ops/axes.h"
+#include "ops/batch_gradient.h"
 #include "ops/check.h"
-#include "ops/combining_time.h"
 
 namespace wl {
 namespace {
@@ -78,14 +78,6 @@ void run_stats(const Step& s, const Run& r) {
   }
 }
 
-// y = (x - mean) * scale + shift: forward and, where y is not kept, backward.
-void scale_and_shift(int64_t c, const float* var, const float* gamma, const float* beta, float eps, float* scale, float* shift) {
-  for (int64_t i = 0; i < c; ++i) {
-    scale[i] = (gamma ? gamma[i] : 1.0f) / __builtin_sqrtf(var[i] + eps);
-    shift[i] = beta ? beta[i] : 0.0f;
-  }
-}
-
 // --- bn_apply ------------------------------------------------------------------------------------------------------------------------
 
 Status verify_apply(const Step& s) {
@@ -134,7 +126,7 @@ void run_apply(const Step& s, const Run& r) {
 // --- bn_bwd --------------------------------------------------------------------------------------------------------------------------
 
 Status verify_grad(const Step& s) {
-  WL_TRY(check_arity(s, 4, 7, 1, 4));
+  WL_TRY(check_arity(s, 4, 8, 1, 4));
   WL_TRY(check_float(s));
   const Tensor& dx = *s.out[0];
   WL_CHECK(dx.rank >= 1, "%s: batch normalisation needs an axis of channels", s.path);
@@ -148,6 +140,7 @@ Status verify_grad(const Step& s) {
     WL_CHECK(unary_saves(s.i(AttrKey::activation)) != 'x', "%s: this activation's gradient needs its input, which is not kept", s.path);
   }
   if (s.in[6]) WL_TRY(check_rows(s, *s.in[6], dx, "y"));
+  if (s.in[7]) WL_TRY(check_vector(s, *s.in[7], 2 * dx.dim_from_end(0), "the sums"));
   for (int i = 1; i < 3; ++i)
     if (s.out[i]) WL_TRY(check_vector(s, *s.out[i], dx.dim_from_end(0), i == 1 ? "dgamma" : "dbeta"));
   if (s.out[3]) WL_TRY(check_rows(s, *s.out[3], dx, "dresidual"));
@@ -186,7 +179,7 @@ void grad_scales(int64_t channels, const float* var, const float* gamma, const f
 
 void run_grad(const Step& s, const Run& r) {
   const Tensor &x = *s.in[0], &dy = *s.in[1], &dx = *s.out[0];
-  const Tensor *y = s.in[6], *dresidual = s.out[3], *dgamma = s.out[1], *dbeta = s.out[2];
+  const Tensor *y = s.in[6], *gathered = s.in[7], *dresidual = s.out[3], *dgamma = s.out[1], *dbeta = s.out[2];
   const auto view = grad_view(s);
   const int64_t c = view.channels, partials = view.tasks(kMostPartials);
   const bool frozen = s.i(AttrKey::frozen);
@@ -198,8 +191,8 @@ void run_grad(const Step& s, const Run& r) {
         *y_offset = y_scale + c, *partial = y_offset + c;
 
   if (activation != UnaryKind::none && !y) scale_and_shift(c, var, gamma, s.in[5] ? s.in[5]->f32() : nullptr, eps, y_scale, y_offset);
-  for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] = 0.0f;
-  if (!frozen || dgamma || dbeta) {
+  for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] = gathered ? gathered->f32()[i] : 0.0f;
+  if (!gathered && (!frozen || dgamma || dbeta)) {
     parallel_for(r, partials, 0.5 * (double)(view.rows * c), [&](int64_t task, int) {
       float* sums = partial + 2 * c * task;
       for (int64_t i = 0; i < 2 * c; ++i) sums[i] = 0.0f;

@@ -54,15 +54,23 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& shape, ConvDirection
 // offset < in.
 Range conv_valid(int64_t out, int64_t in, int64_t stride, int64_t pad, int64_t offset);
 
-class BatchMoments;
+// What is gathered of a convolution's output while each part of it is still in cache.
+class Gathering {
+ public:
+  // The channels of part `part`, which is the rows of pixels `rows` of all pictures. May run at the same time for other parts or channels.
+  virtual void add(int64_t part, Range rows, Range channels) const = 0;
 
-// What a forward convolution adds to its sums before it stores them: y = act(sums + bias + residual).
+ protected:
+  ~Gathering() = default;
+};
+
+// What becomes of a convolution's sums: y = act(sums + bias + residual), of which something may be gathered. Backward-data gathers at most.
 struct ConvEpilogueOperands {
   const float* bias = nullptr;       // (oc), or null
   const Tensor* residual = nullptr;  // extents of y, or null; may be y itself
   UnaryKind activation = UnaryKind::none;
   float alpha = 0, beta = 0;
-  const BatchMoments* moments = nullptr;  // direct and depthwise: gathers them of y
+  const Gathering* gathering = nullptr;  // direct and depthwise, where they have parts
 };
 
 // --- packed weights -----------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-// conv_bwd_data: dx = the gradient of a convolution with respect to its input; also the forward of a transposed convolution.
+// conv_bwd_data: dx = the gradient of a convolution with respect to its input; also the forward of a transposed convolution. Where the
+// convolution's input was a batch normalisation, and if wanted, the sums that the gradient of that begins with.
+#include "ops/batch_gradient.h"
+#include "ops/check.h"
 #include "ops/conv_direct.h"
 #include "ops/conv_planar.h"
 #include "ops/depthwise.h"
@@ -10,16 +13,66 @@ namespace {
 
 struct Operands {
   const Tensor &dy, &w, &dx;
-  explicit Operands(const Step& step) : dy(*step.in[0]), w(*step.in[1]), dx(*step.out[0]) {}
+  const Tensor *x, *mean, *var, *gamma, *beta, *sums;
+  explicit Operands(const Step& step)
+      : dy(*step.in[0]),
+        w(*step.in[1]),
+        dx(*step.out[0]),
+        x(step.in[2]),
+        mean(step.in[3]),
+        var(step.in[4]),
+        gamma(step.in[5]),
+        beta(step.in[6]),
+        sums(step.n_out > 1 ? step.out[1] : nullptr) {}
   ConvShape shape(const Step& step) const { return conv_shape(step, dx, dy, &w); }
+  BatchNorm norm(const Step& step) const {
+    const auto data = [](const Tensor* t) { return t ? t->f32() : nullptr; };
+    return {*x,
+            data(mean),
+            data(var),
+            data(gamma),
+            data(beta),
+            (float)step.f(AttrKey::eps, 1e-5),
+            UnaryKind(step.i(AttrKey::activation)),
+            (float)step.f(AttrKey::alpha),
+            (float)step.f(AttrKey::beta)};
+  }
 };
 
+Status verify_sums(const Step& step, const Operands& o, int64_t channels) {
+  WL_CHECK(o.sums && o.x && o.mean && o.var, "%s: the sums need x, mean and var of the batch normalisation", step.path);
+  WL_CHECK(o.x->dtype == DType::f32 && same_extents(*o.x, o.dx) && o.x->dense() && o.dx.dense(),
+           "%s: the x of the batch normalisation is not float32 with the extents of dx, or one of them has gaps", step.path);
+  WL_TRY(check_vector(step, *o.mean, channels, "mean"));
+  WL_TRY(check_vector(step, *o.var, channels, "var"));
+  if (o.gamma) WL_TRY(check_vector(step, *o.gamma, channels, "gamma"));
+  if (o.beta) WL_TRY(check_vector(step, *o.beta, channels, "beta"));
+  WL_TRY(check_vector(step, *o.sums, 2 * channels, "the sums"));
+  WL_TRY(check_real(step, AttrKey::eps, "eps", 0, 1e30));
+  const char saves = unary_saves(step.i(AttrKey::activation));
+  WL_CHECK(saves && saves != 'x', "%s: the gradient of activation %lld cannot be taken from its output", step.path,
+           (long long)step.i(AttrKey::activation));
+  return Status::good();
+}
+
 Status verify(const Step& step) {
-  WL_CHECK(step.n_in == 2 && step.in[0] && step.in[1] && step.n_out == 1 && step.out[0],
-           "%s: conv_bwd_data takes dy and w or packed and writes dx", step.path);
+  WL_CHECK((step.n_in == 2 || (step.n_in >= 5 && step.n_in <= 7)) && step.in[0] && step.in[1] && step.n_out == (step.n_in == 2 ? 1 : 2) &&
+               step.out[0],
+           "%s: conv_bwd_data takes dy and w or packed and writes dx, or takes a batch normalisation too and writes its sums", step.path);
   const Operands o(step);
   WL_TRY(conv_verify(step, o.dx, o.dy, &o.w));
-  return conv_verify_operand(step, o.shape(step), ConvDirection::bwd_data, o.w);
+  const ConvShape s = o.shape(step);
+  if (step.n_out == 2) WL_TRY(verify_sums(step, o, s.ic));
+  return conv_verify_operand(step, s, ConvDirection::bwd_data, o.w);
+}
+
+// Parts in which the algorithm gathers sums of dx; 0 if it leaves that to a pass of its own.
+int64_t sum_parts(const ConvShape& s, Algorithm algorithm, const Kernels& kernels) {
+  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, ConvDirection::bwd_data);
+  return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, ConvDirection::bwd_data, kernels) : 0;
+}
+int64_t sum_bytes(const ConvShape& s, int64_t parts) {
+  return BatchGradient::elements(parts, s.ic) * (int64_t)sizeof(float);
 }
 
 void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
@@ -27,13 +80,28 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, all);
   choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, kernels, choice);
-  if (choice->algorithm == Algorithm::planar) return planar_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
-  if (choice->algorithm == Algorithm::depthwise) return depthwise_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
-  if (is_winograd(choice->algorithm))
+  if (choice->algorithm == Algorithm::planar)
+    planar_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
+  else if (choice->algorithm == Algorithm::depthwise)
+    depthwise_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
+  else if (is_winograd(choice->algorithm))
     winograd_choose(s, ConvDirection::bwd_data, choice->algorithm, kernels, threads, choice);
   else
     conv_direct_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
   if (!is_packed(o.w)) choice->workspace += choice->packed;
+  if (o.sums) choice->workspace += sum_bytes(s, sum_parts(s, choice->algorithm, kernels));
+}
+
+void convolve(const Operands& o, const ConvShape& s, Algorithm algorithm, const Kernels& kernels, const Run& run,
+              const Gathering* gathering) {
+  if (algorithm == Algorithm::planar) return planar_conv(run, kernels, s, ConvDirection::bwd_data, o.dy, o.w.f32(), o.dx, {});
+  if (algorithm == Algorithm::depthwise) return depthwise_bwd_data(run, kernels, s, o.dy, o.w.f32(), o.dx, gathering);
+  char* scratch = run.workspace;
+  const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::bwd_data, algorithm, o.w, &scratch);
+  if (is_winograd(algorithm)) return winograd_bwd_data(run, kernels, s, algorithm, o.dy, packed, o.dx, scratch);
+  ConvEpilogueOperands epilogue;
+  epilogue.gathering = gathering;
+  conv_direct(run, kernels, s, ConvDirection::bwd_data, o.dy, packed, o.dx, epilogue, scratch);
 }
 
 void run(const Step& step, const Run& run) {
@@ -41,12 +109,13 @@ void run(const Step& step, const Run& run) {
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, *run.kernels);
   const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, kernels, nullptr);
-  if (algorithm == Algorithm::planar) return planar_conv(run, kernels, s, ConvDirection::bwd_data, o.dy, o.w.f32(), o.dx, {});
-  if (algorithm == Algorithm::depthwise) return depthwise_bwd_data(run, kernels, s, o.dy, o.w.f32(), o.dx);
-  char* scratch = run.workspace;
-  const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::bwd_data, algorithm, o.w, &scratch);
-  if (is_winograd(algorithm)) return winograd_bwd_data(run, kernels, s, algorithm, o.dy, packed, o.dx, scratch);
-  conv_direct(run, kernels, s, ConvDirection::bwd_data, o.dy, packed, o.dx, {}, scratch);
+  if (!o.sums) return convolve(o, s, algorithm, kernels, run, nullptr);
+  const int64_t parts = sum_parts(s, algorithm, kernels);
+  const BatchGradient sums(*kernels.reduce, o.dx, o.norm(step), parts, reinterpret_cast<float*>(run.workspace), o.sums->f32());
+  Run rest = run;
+  rest.workspace += sum_bytes(s, parts);
+  convolve(o, s, algorithm, kernels, rest, parts > 0 ? &sums : nullptr);
+  parts > 0 ? sums.finish(run) : sums.gather(run);
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "kernels/brgemm/brgemm.h"
-#include "ops/batch_moments.h"
 
 namespace wl {
 
@@ -17,6 +16,8 @@ constexpr int64_t kChunkBytes = 384 << 10;         // input and output of a chun
 constexpr int64_t kTableBytes = 64 << 10;          // row pointers of a chunk
 constexpr int64_t kLeastPixels = 72, kTasks = 16;  // smallest chunk worth a task; tasks wanted
 constexpr int64_t kTilesTogether = 4;              // rows of tiles between which the next ones are fetched from memory
+constexpr int64_t kCrowded = 1024;                 // floats between pixels: multiples of it fall into one set of the first cache level
+constexpr int64_t kLeastUses = 2;                  // panels of a task that read a pixel, from which it is worth copying
 constexpr double kNanosecondsPerMac = 0.02, kNanosecondsPerPixel = 4;
 
 int64_t gcd(int64_t a, int64_t b) {
@@ -97,6 +98,7 @@ struct Cut {
   ConvForm form;
   int64_t width, panels, panel;    // columns of a packed panel, panels per group, floats per panel
   bool panels_inside;              // all panels of a tile before the next tile; else all tiles of a chunk before the next panel
+  bool spread;                     // pixels: a 1x1 reads a copy whose pixels lie a better distance apart
   int64_t row_chunks, col_blocks;  // pixels: row_chunks counts chunks of pixels
   int64_t panel_blocks;
   int64_t phases, tasks;
@@ -125,6 +127,11 @@ int64_t copied_floats(ConvForm form, const ConvAxis& y, const ConvAxis& x, int64
   const int64_t pictures = rows < 2 ? 1 : min_of(rows, (rows - 2) / y.out + 2);  // touched, at most
   const int64_t together = rows_read(y, rows), apart = (rows - pictures) * y.step + pictures * rows_read(y, 1);
   return max_of(together, apart) * cols_read(x, cols) * k;
+}
+
+// Floats between the pixels of that copy: an odd number of cache lines.
+int64_t spread_step(int64_t k) {
+  return (div_up(k, 16) | 1) * 16;
 }
 
 Cut cut_work(const ConvView& view, const BrgemmKernels& brgemm) {
@@ -185,6 +192,8 @@ Cut cut_work(const ConvView& view, const BrgemmKernels& brgemm) {
   const int64_t chunks = c.row_chunks * c.col_blocks * s.g * c.phases;
   c.panel_blocks = min_of(c.panels, max_of(1, div_up(kTasks, chunks)));
   c.tasks = chunks * c.panel_blocks;
+  c.spread = c.form == ConvForm::pixels && taps == 1 && k * s.g * x.step % kCrowded == 0 && c.panels >= kLeastUses * c.panel_blocks;
+  if (c.spread) c.copied = c.pixels * spread_step(k);
   c.bytes = round_up((c.table + 2 * c.pixels) * 8, kCacheLine) + round_up(k * 4, kCacheLine) + round_up(c.copied * 4, kCacheLine);
   return c;
 }
@@ -380,6 +389,15 @@ int64_t point_at_outputs(const Phase& phase, const Chunk& chunk, const Tensor& t
   return to - first;
 }
 
+// Copies the k floats at each pointer, but for those at `zeros`, to where pixels lie spread_step apart, and points there.
+void spread_pixels(const Input& in, int64_t pixels, const float* zeros, float* copied, const float** a) {
+  for (const int64_t step = spread_step(in.k); pixels > 0; --pixels, ++a, copied += step)
+    if (*a != zeros) {
+      memcpy(copied, *a, (size_t)in.k * sizeof(float));
+      *a = copied;
+    }
+}
+
 // The memory from the first pointer to `count` floats behind the last, where they are `step` floats apart; else nothing.
 template <class T>
 Ahead in_a_row(T* const* at, Range range, int64_t step, int64_t count) {
@@ -406,9 +424,9 @@ void conv_direct_choose(const ConvShape& s, ConvDirection direction, const Kerne
            (long long)cut.panels, (long long)cut.width, cut.panels_inside ? "tiles" : "panels");
 }
 
-int64_t conv_direct_parts(const ConvShape& s, const Kernels& kernels) {
-  const Cut cut = cut_work({s, ConvDirection::fwd}, *kernels.brgemm);
-  return cut.col_blocks == 1 ? cut.row_chunks : 0;
+int64_t conv_direct_parts(const ConvShape& s, ConvDirection direction, const Kernels& kernels) {
+  const Cut cut = cut_work({s, direction}, *kernels.brgemm);
+  return cut.col_blocks == 1 && cut.phases == 1 ? cut.row_chunks : 0;
 }
 
 void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const Tensor& x, const float* packed,
@@ -419,9 +437,10 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
   const int64_t k = view.k(), columns = view.columns();
   const int64_t phases_w = view.phases_w();
   const auto pixels_of = [&](int64_t row_chunk) {  // of all pixels of y
-    if (cut.form == ConvForm::pixels) return piece(s.n * s.oh * s.ow, cut.row_chunks, row_chunk);
-    const Range rows = piece(s.n * s.oh, cut.row_chunks, row_chunk);
-    return Range{rows.begin * s.ow, rows.end * s.ow};
+    const int64_t height = s.n * y.dims[1], width = y.dims[2];
+    if (cut.form == ConvForm::pixels) return piece(height * width, cut.row_chunks, row_chunk);
+    const Range rows = piece(height, cut.row_chunks, row_chunk);
+    return Range{rows.begin * width, rows.end * width};
   };
 
   const auto body = [&](int64_t task, int thread) {
@@ -453,6 +472,7 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
         case ConvForm::pixels:
           memset(m.zeros, 0, (size_t)k * sizeof(float));
           point_at_pixels(phase, chunk, in, g.m, m.zeros, m.a);
+          if (cut.spread) spread_pixels(in, g.m, m.zeros, m.copied, m.a);
           g.taps = taps, g.k = k;
           break;
         case ConvForm::rows:
@@ -499,15 +519,14 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
     } else {
       for (int64_t p = panels.begin; p < panels.end; ++p) multiply({0, g.m}, {p, p + 1});
     }
-    if (epilogue.moments) {
+    if (epilogue.gathering) {
       const int64_t first = group * columns;
-      epilogue.moments->add(row_chunk, pixels_of(row_chunk),
-                            {first + panels.begin * cut.width, first + min_of(columns, panels.end * cut.width)});
+      epilogue.gathering->add(row_chunk, pixels_of(row_chunk),
+                              {first + panels.begin * cut.width, first + min_of(columns, panels.end * cut.width)});
     }
   };
   const double pixels = double(y.dims[0] * y.dims[1] * y.dims[2] * s.g);
   parallel_for(run, cut.tasks, s.macs() * kNanosecondsPerMac + pixels * kNanosecondsPerPixel, body);
-  if (epilogue.moments) epilogue.moments->finish(run, cut.row_chunks, pixels_of);
 }
 
 }  // namespace wl

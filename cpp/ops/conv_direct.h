@@ -15,8 +15,8 @@ void conv_direct_pack(const Run& run, const Kernels& kernels, const ConvShape& s
 // Bytes of scratch for `threads` threads, and what explain() shows.
 void conv_direct_choose(const ConvShape& shape, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice);
 
-// Parts in which a forward conv_direct gathers statistics of y; 0 if it cannot, because the parts would be no whole rows of pixels.
-int64_t conv_direct_parts(const ConvShape& shape, const Kernels& kernels);
+// Parts in which conv_direct gathers something of its output; 0 if it cannot, because the parts would not follow each other in it.
+int64_t conv_direct_parts(const ConvShape& shape, ConvDirection direction, const Kernels& kernels);
 
 // y = act(correlation of x with the packed weights + bias + residual). Forward: x and y are those of the convolution; backward-data: x is
 // dy and y is dx. `scratch` has the bytes that conv_direct_choose told, `packed` comes from conv_direct_pack for the same direction.

@@ -51,8 +51,8 @@ Status verify(const Step& step) {
 
 // Parts in which the algorithm gathers the statistics of y; 0 if it leaves that to a pass of its own.
 int64_t moment_parts(const ConvShape& s, Algorithm algorithm, const Kernels& kernels) {
-  if (algorithm == Algorithm::depthwise) return depthwise_parts(s);
-  return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, kernels) : 0;
+  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, ConvDirection::fwd);
+  return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, ConvDirection::fwd, kernels) : 0;
 }
 int64_t moment_bytes(const ConvShape& s, int64_t parts) {
   return BatchMoments::elements(parts, s.oc) * (int64_t)sizeof(float);
@@ -76,9 +76,9 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
 }
 
 void convolve(const Step& step, const Operands& o, const ConvShape& s, Algorithm algorithm, const Kernels& kernels, const Run& run,
-              const BatchMoments* moments) {
+              const Gathering* gathering) {
   ConvEpilogueOperands epilogue;
-  epilogue.moments = moments;
+  epilogue.gathering = gathering;
   epilogue.bias = o.bias ? o.bias->f32() : nullptr;
   epilogue.residual = o.residual;
   epilogue.activation = UnaryKind(step.i(AttrKey::activation));
@@ -97,12 +97,12 @@ void run(const Step& step, const Run& run) {
   const Kernels& kernels = conv_kernels(step, *run.kernels);
   const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, nullptr);
   if (!o.mean) return convolve(step, o, s, algorithm, kernels, run, nullptr);
-  const BatchMoments moments(*kernels.reduce, o.y, reinterpret_cast<float*>(run.workspace), o.mean->f32(), o.var->f32());
-  Run rest = run;
   const int64_t parts = moment_parts(s, algorithm, kernels);
+  const BatchMoments moments(*kernels.reduce, o.y, parts, reinterpret_cast<float*>(run.workspace), o.mean->f32(), o.var->f32());
+  Run rest = run;
   rest.workspace += moment_bytes(s, parts);
   convolve(step, o, s, algorithm, kernels, rest, parts > 0 ? &moments : nullptr);
-  if (parts == 0) moments.gather(run);
+  parts > 0 ? moments.finish(run) : moments.gather(run);
 }
 
 }  // namespace

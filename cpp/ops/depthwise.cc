@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "kernels/depthwise/depthwise.h"
-#include "ops/batch_moments.h"
 #include "ops/partial_sums.h"
 #include "ops/window.h"
 
@@ -189,8 +188,9 @@ void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels
   }
 }
 
-int64_t depthwise_parts(const ConvShape& s) {
-  return s.n * div_up(s.oh, fwd_rows(s));
+int64_t depthwise_parts(const ConvShape& s, ConvDirection direction) {
+  if (direction == ConvDirection::fwd) return s.n * div_up(s.oh, fwd_rows(s));
+  return s.ocg() == 1 ? s.n * div_up(s.ih, data_rows(s)) : 0;
 }
 
 void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const float* w, const Tensor& y,
@@ -198,10 +198,6 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
   const int64_t block_rows = fwd_rows(s), row_blocks = div_up(s.oh, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
   const int64_t scratch = thread_elements(s, ConvDirection::fwd);
   const bool plain = !e.bias && !e.residual && e.activation == UnaryKind::none;
-  const auto pixels_of = [&](int64_t task) {
-    const int64_t begin = task % row_blocks * block_rows, row = task / row_blocks * s.oh;
-    return Range{(row + begin) * s.ow, (row + min_of(s.oh, begin + block_rows)) * s.ow};
-  };
   parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
     const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.oh, begin + block_rows);
     float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
@@ -228,12 +224,12 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
         kernels.depthwise->convolve_row(row, from, packed + ky * row.w_row, y.f32() + at, plain ? nullptr : &epilogue);
       }
     }
-    if (e.moments) e.moments->add(task, pixels_of(task), {0, s.oc});
+    if (e.gathering) e.gathering->add(task, {(image * s.oh + begin) * s.ow, (image * s.oh + end) * s.ow}, {0, s.oc});
   });
-  if (e.moments) e.moments->finish(run, s.n * row_blocks, pixels_of);
 }
 
-void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& dy, const float* w, const Tensor& dx) {
+void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& dy, const float* w, const Tensor& dx,
+                        const Gathering* gathering) {
   const int64_t block_rows = data_rows(s), row_blocks = div_up(s.ih, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
   const int64_t m = s.ocg(), scratch = thread_elements(s, ConvDirection::bwd_data);
   parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
@@ -247,6 +243,7 @@ void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape&
         for (int64_t iy = begin; iy < end; ++iy)
           data_row(kernels, s, dy, image, iy, channels, packed, dx.f32() + image * dx.strides[0] + iy * dx.strides[1], dx.strides[2]);
       }
+      if (gathering) gathering->add(task, {(image * s.ih + begin) * s.iw, (image * s.ih + end) * s.iw}, {0, s.ic});
       return;
     }
     // With a multiplier all channels of a row are gathered in scratch before they are narrowed.

@@ -15,14 +15,15 @@ inline bool depthwise_applies(const ConvShape& s) {
 // Fills algorithm, workspace, kernel and blocking; `packed` stays 0: all three directions read and write canonical weights.
 void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice);
 
-// Parts in which depthwise_fwd gathers statistics of y.
-int64_t depthwise_parts(const ConvShape& s);
+// Parts in which forward and backward-data gather something of their output; 0 if they cannot.
+int64_t depthwise_parts(const ConvShape& s, ConvDirection direction);
 
 // y = act(conv(x, w) + bias + residual)
 void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const float* w, const Tensor& y,
                    const ConvEpilogueOperands& epilogue);
 
-void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& dy, const float* w, const Tensor& dx);
+void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& dy, const float* w, const Tensor& dx,
+                        const Gathering* gathering);
 
 void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const Tensor& dy, float* dw);
 

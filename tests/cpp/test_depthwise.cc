@@ -83,7 +83,7 @@ void test(const Problem& p, const Kernels& kernels, bool gaps, int threads) {
     });
   });
   Scratch data(p.shape, ConvDirection::bwd_data, kernels, threads);
-  wl::depthwise_bwd_data(data.run, kernels, p.shape, dy.tensor, w.data(), dx.tensor);
+  wl::depthwise_bwd_data(data.run, kernels, p.shape, dy.tensor, w.data(), dx.tensor, nullptr);
   int wrong = 0;
   dx.for_each([&](float v, int64_t i, int64_t iy, int64_t ix, int64_t c) {
     wrong += v != dx_expect[size_t(((i * g.ih + iy) * g.iw + ix) * g.ic + c)];

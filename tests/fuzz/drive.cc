@@ -43,7 +43,8 @@ ProgramSpec one_step(Opcode opcode, const std::vector<Operand>& in, const std::v
 std::vector<ProgramSpec> seeds() {
   using A = AttrKey;
   using K = Opcode;
-  const Operand absent{{0}, DType::f32}, scalar{{}, DType::f32}, c{{5}, DType::f32}, x{{2, 6, 7, 5}, DType::f32}, flat{{40}, DType::f32};
+  const Operand absent{{0}, DType::f32}, scalar{{}, DType::f32}, c{{5}, DType::f32}, sums{{10}, DType::f32}, x{{2, 6, 7, 5}, DType::f32},
+      flat{{40}, DType::f32};
   const auto kind = [](auto k) { return attr(A::kind, int(k)); };
   const std::vector<AttrSpec> pool = {attr(A::kernel_h, 2), attr(A::kernel_w, 3), attr(A::stride_h, 2), attr(A::stride_w, 2),
                                       attr(A::pad_right, 1)};
@@ -79,12 +80,14 @@ std::vector<ProgramSpec> seeds() {
       one_step(K::bn_stats, {x}, {c, c}),
       one_step(K::bn_apply, {x, c, c, c, c, x}, {x}, {attr(A::eps, 1e-5), attr(A::activation, 1)}),
       one_step(K::bn_bwd, {x, x, c, c, c, c, x}, {x, c, c, x}, {attr(A::eps, 1e-5), attr(A::activation, 1)}),
+      one_step(K::bn_bwd, {x, x, c, c, c, c, absent, sums}, {x, c, c, x}, {attr(A::eps, 1e-5), attr(A::activation, 1)}),
       one_step(K::pool_max, {x}, {pooled, index}, pool),
       one_step(K::pool_max_bwd, {pooled, index}, {x}, pool),
       one_step(K::pool_avg, {x}, {pooled}, pool_kind),
       one_step(K::pool_avg_bwd, {pooled}, {x}, pool_kind),
       one_step(K::conv_fwd, {x, w, {{4}, DType::f32}, y}, {y}, with(conv, attr(A::activation, 1))),
       one_step(K::conv_bwd_data, {y, w}, {x}, conv),
+      one_step(K::conv_bwd_data, {y, w, x, c, c, c, c}, {x, sums}, with(conv, attr(A::activation, 1))),
       one_step(K::conv_bwd_weights, {x, y}, {w}, conv),
       one_step(K::matmul, {{{2, 3, 4}, DType::f32}, {{2, 4, 5}, DType::f32}, c}, {{{2, 3, 5}, DType::f32}}, {attr(A::activation, 1)}),
       one_step(K::sgd_update, {flat, flat, flat, scalar}, {}, {attr(A::momentum, 0.9), attr(A::slot, 8)}),

@@ -59,6 +59,15 @@ def test_statistics_are_gathered_by_the_convolution_that_makes_their_input():
     assert names(fused).count("bn_stats") == names(graph).count("bn_stats") - len(made_by_convolutions)
 
 
+def test_gradient_sums_are_gathered_by_the_convolution_that_makes_dy():
+    graph = residual_net(True)
+    fused = fuse(graph.copy(), training=True)
+    gathered = [node.inputs[7] for node in fused.nodes if node.op.name == "bn_bwd" and len(node.inputs) > 7]
+    assert len(gathered) == 2, "before the second convolution of each block; the others' dy is a sum or comes from a pooling"
+    assert all(value.producer.op.name == "conv_bwd_data" and value.producer.attrs["activation"] == "relu" for value in gathered)
+    same_results(graph, fused)
+
+
 def test_statistics_of_what_is_no_convolution_keep_their_pass():
     def build(t):
         x = ops.relu(t.input("x", Type((BATCH, 4, 4, 3))))

@@ -81,6 +81,44 @@ def test_statistics_of_a_convolution(shape: tuple[int, ...], weight: tuple[int, 
 
 
 @every_isa()
+@pytest.mark.parametrize(
+    ("shape", "weight", "options"),  # of dx, of w
+    [
+        ((3, 14, 14, 40), (1, 1, 40, 16), {"algorithm": "direct"}),
+        ((2, 9, 9, 33), (3, 3, 33, 24), {"algorithm": "direct", "pad_top": 1, "pad_bottom": 1, "pad_left": 1, "pad_right": 1}),
+        ((2, 6, 8, 12), (2, 2, 12, 20), {"algorithm": "direct", "stride_h": 2, "stride_w": 2}),  # phases: a pass of its own
+        ((2, 6, 6, 12), (1, 1, 4, 9), {"algorithm": "direct", "groups": 3}),
+        ((5, 3, 3, 1024), (1, 1, 1024, 6), {"algorithm": "direct"}),
+        ((2, 12, 7, 20), (3, 3, 1, 20), {"groups": 20, "stride_h": 2}),
+        ((2, 5, 7, 6), (3, 3, 1, 12), {"groups": 6}),  # a multiplier: a pass of its own
+        ((2, 8, 8, 40), (3, 3, 40, 32), {"algorithm": "winograd4"}),
+    ],
+)
+@pytest.mark.parametrize("activation", ["none", "relu6"])
+def test_gradient_sums_of_a_convolution(
+    shape: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], activation: str, isa: str
+) -> None:
+    """Those that bn_bwd begins with, against its own reference; the same bits for any number of threads."""
+    x, w, channels = normal(shape), normal(weight, 1), shape[3:]
+    rows, columns = (
+        (shape[axis] + 2 * options.get(pad, 0) - weight[axis - 1]) // options.get(stride, 1) + 1
+        for axis, pad, stride in ((1, "pad_top", "stride_h"), (2, "pad_left", "stride_w"))
+    )
+    dy = normal((shape[0], rows, columns, weight[3]), 2)
+    norm = (normal(channels, 3), np.abs(normal(channels, 4)) + 0.5, normal(channels, 5), normal(channels, 6))
+    attrs = {**options, "in_h": shape[1], "in_w": shape[2], "sums": True, "activation": activation, "eps": 1e-3}
+
+    def step(dy: Any, w: Any, x: Any, *norm: Any) -> Any:
+        return call("conv_bwd_data", [dy, w, x, *norm], attrs)
+
+    traced = trace(step, dy, w, x, *norm, batch=[0, 2])
+    found, expected = traced.native(isa, threads=1, n=shape[0] + 1), traced.reference()
+    np.testing.assert_allclose(found["y1"], expected["y1"], rtol=1e-4, atol=1e-4 * np.abs(expected["y1"]).max())
+    again = traced.native(isa, threads=2)
+    assert all(found[name].tobytes() == again[name].tobytes() for name in found)
+
+
+@every_isa()
 @pytest.mark.parametrize("shape", [(7, 3), (2, 5, 6, 17), (3, 9, 11, 64), (1, 4, 4, 1), (130, 33)])
 def test_batch_norm_native(shape: tuple[int, ...], isa: str) -> None:
     x, gamma, beta = normal(shape) + 3, normal(shape[-1:], 1), normal(shape[-1:], 2)

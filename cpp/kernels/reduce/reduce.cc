@@ -264,6 +264,8 @@ WL_INLINE void bn_sums_rows(int64_t rows, int64_t c0, int64_t n, int64_t merge, 
                                    : p.offset + c0;
     const int64_t dy_row = merged_by * p.dy_row, x_row = merged_by * p.x_row, y_row = p.y ? merged_by * p.y_row : dy_row;
     return [=](int64_t r, int64_t i, auto at, f32v* s) {
+      __builtin_prefetch(x + r * x_row + i + kAhead);
+      __builtin_prefetch(dy + r * dy_row + i + kAhead);
       const f32v d = at.get(x + r * x_row + i) - at.get(mean + i);
       const f32v saved = kept ? at.get(y + r * y_row + i) : fma(d, at.get(scale + i), at.get(offset + i));
       s[0] = grad(saved, at.get(dy + r * dy_row + i));

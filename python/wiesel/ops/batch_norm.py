@@ -120,12 +120,13 @@ class BnApply(Op):
 
 @register
 class BnBwd(Op):
-    """x, dy, mean, var, [gamma], [beta], [y] -> dx, then dgamma, dbeta where these exist, and dresidual if ``residual``.
+    """x, dy, mean, var, [gamma], [beta], [y], [sums] -> dx, then dgamma, dbeta where these exist, and dresidual if ``residual``.
 
     With xhat = (x - mean) / sqrt(var + eps) and means m over all axes but the last:
     dx = gamma / sqrt(var + eps) * (dy - m(dy) - xhat * m(dy * xhat)), or when frozen gamma / sqrt(var + eps) * dy;
     dgamma = sum(dy * xhat), dbeta = sum(dy). With a fused activation dy is first multiplied by its derivative, which is read off y;
-    without y (never when frozen) that of ``bn_apply`` on these inputs is meant, which is computed anew from x.
+    without y (never when frozen) that of ``bn_apply`` on these inputs is meant, which is computed anew from x. ``sums`` are
+    ``gradient_sums``, where what made dy has gathered them.
     """
 
     name = "bn_bwd"
@@ -137,6 +138,7 @@ class BnBwd(Op):
         same_shape("batch_norm_backward", "dy", present("batch_norm_backward", "dy", types[1]), x.shape)
         vector = Type((channels,))
         gamma, beta = (*types[4:6], None, None)[:2]
+        channel_vector("batch_norm_backward", "sums", types[7] if len(types) > 7 else None, 2 * channels)
         return (x, *[vector for t in (gamma, beta) if t is not None], *([x] if attrs["residual"] else []))
 
     def lower(self, em: Emitter, node: Node) -> None:
@@ -161,23 +163,52 @@ class BnBwd(Op):
         gamma: np.ndarray | None = None,
         beta: np.ndarray | None = None,
         y: np.ndarray | None = None,
+        sums: np.ndarray | None = None,
     ) -> tuple[np.ndarray, ...]:
-        if attrs["activation"] != "none":
-            if y is None:
-                (y,) = BnApply().reference(attrs, x, mean, var, gamma, beta)
-            dy = dy * unary.KINDS[attrs["activation"]].df(y, attrs["alpha"], attrs["beta"])
-        front, scale = _front(x), 1 / np.sqrt(var + attrs["eps"])
+        if sums is None:
+            sums = gradient_sums(attrs, x, dy, mean, var, gamma, beta, y)
+        dy = _masked(attrs, x, dy, mean, var, gamma, beta, y)
+        scale, count = 1 / np.sqrt(var + attrs["eps"]), x.size / x.shape[-1]
         xhat = (x - mean) * scale
-        dxhat = dy if attrs["frozen"] else dy - dy.mean(front) - xhat * (dy * xhat).mean(front)
+        of_dy, of_dy_xhat = sums[: x.shape[-1]], sums[x.shape[-1] :] * scale
+        dxhat = dy if attrs["frozen"] else dy - of_dy / count - xhat * (of_dy_xhat / count)
         found = [dxhat * scale if gamma is None else dxhat * (scale * gamma)]
         if gamma is not None:
-            found.append((dy * xhat).sum(front))
+            found.append(of_dy_xhat)
         if beta is not None:
-            found.append(dy.sum(front))
+            found.append(of_dy)
         return (*found, dy) if attrs["residual"] else tuple(found)
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
         return Cost(flops=8 * outs[0].elements(1))
+
+
+def _masked(
+    attrs: Mapping[str, Any],
+    x: np.ndarray,
+    dy: np.ndarray,
+    mean: np.ndarray,
+    var: np.ndarray,
+    gamma: np.ndarray | None = None,
+    beta: np.ndarray | None = None,
+    y: np.ndarray | None = None,
+) -> np.ndarray:
+    """dy times the derivative of the activation behind the normalisation."""
+    if attrs["activation"] == "none":
+        return dy
+    if y is None:
+        (y,) = BnApply().reference(attrs, x, mean, var, gamma, beta)
+    return np.asarray(dy * unary.KINDS[attrs["activation"]].df(y, attrs["alpha"], attrs["beta"]))
+
+
+def gradient_sums(attrs: Mapping[str, Any], x: np.ndarray, dy: np.ndarray, *norm: np.ndarray | None) -> np.ndarray:
+    """(2c): per channel the sums of g and of g * (x - mean), where g is dy times the derivative of the activation. ``norm`` are mean,
+    var, [gamma], [beta] and [y]."""
+    mean, var, gamma, beta, y = (*norm, None, None, None)[:5]
+    assert mean is not None
+    assert var is not None
+    g, front = _masked(attrs, x, dy, mean, var, gamma, beta, y), _front(x)
+    return np.concatenate([g.sum(front), (g * (x - mean)).sum(front)])
 
 
 @register

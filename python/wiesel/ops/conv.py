@@ -29,6 +29,7 @@ from wiesel.ops.arguments import (
     show,
 )
 from wiesel.ops.base import Cost, Op, register
+from wiesel.ops.batch_norm import gradient_sums
 from wiesel.ops.dispatch import call
 from wiesel.ops.geometry import Fit, Padding, Window, pair, split_padding, window, window_attrs, windows2d
 from wiesel.ops.kinds import algorithm_number, epilogue_attrs
@@ -181,10 +182,16 @@ class ConvFwd(_Conv):
 
 @register
 class ConvBwdData(_Conv):
-    """dy, w -> dx of extents in_h, in_w: every dy spread back over the pixels that its window saw. Also the transposed convolution."""
+    """dy, w -> dx of extents in_h, in_w: every dy spread back over the pixels that its window saw. Also the transposed convolution.
+
+    dy, w, x, mean, var, [gamma], [beta] -> dx, sums if ``sums``: those that ``bn_bwd`` begins with where dx is the gradient of
+    ``bn_apply`` on these operands, with its eps and activation.
+    """
 
     name = "conv_bwd_data"
-    defaults: ClassVar[Mapping[str, Any]] = {**_CONV_DEFAULTS, "in_h": 0, "in_w": 0}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **_CONV_DEFAULTS, "in_h": 0, "in_w": 0, "sums": False, "eps": 1e-5, "activation": "none", "alpha": 0.0, "beta": 0.0
+    }  # fmt: skip
 
     def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
         dy, w = present(self.name, "dy", types[0]), present(self.name, "w", types[1])
@@ -192,9 +199,20 @@ class ConvBwdData(_Conv):
         require_images(self.name, dy, oc)
         extents = attrs["in_h"], attrs["in_w"]
         same_shape(self.name, "dy", dy, (dy.shape[0], *self._out(attrs, extents, w.shape[:2]), oc))
-        return (Type((dy.shape[0], *extents, ic)),)
+        dx = Type((dy.shape[0], *extents, ic))
+        if not attrs["sums"]:
+            return (dx,)
+        same_shape(self.name, "x", present(self.name, "x", types[2]), dx.shape)
+        for name, t in zip(("mean", "var", "gamma", "beta"), types[3:], strict=False):
+            channel_vector(self.name, name, t, ic)
+        return dx, Type((2 * ic,))
+
+    def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
+        return {**super().step_attrs(attrs), **({"eps": float(attrs["eps"]), **epilogue_attrs(attrs)} if attrs["sums"] else {})}
 
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
+        if node.attrs["sums"]:
+            raise ValueError("conv_bwd_data: differentiate before sums are fused")
         dy, w, ddx, shared = node.inputs[0], node.inputs[1], douts[0], _geometry(node.attrs)
         assert w is not None
         shared |= {"kernel_h": w.shape[0], "kernel_w": w.shape[1]}
@@ -203,7 +221,9 @@ class ConvBwdData(_Conv):
             b.op("conv_bwd_weights", ddx, dy, **shared) if needed[1] else None,
         ]
 
-    def reference(self, attrs: Mapping[str, Any], dy: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
+    def reference(
+        self, attrs: Mapping[str, Any], dy: np.ndarray, w: np.ndarray, x: np.ndarray | None = None, *norm: np.ndarray | None
+    ) -> tuple[np.ndarray, ...]:
         rows, columns = windows_of(attrs, (attrs["in_h"], attrs["in_w"]), w.shape[:2])
         groups = attrs["groups"]
         picture = np.zeros(
@@ -214,7 +234,8 @@ class ConvBwdData(_Conv):
             for ins, outs in zip(_group_slices(picture.shape[3], groups), _group_slices(w.shape[3], groups), strict=True):
                 picture[where][..., ins] += dy[..., outs] @ w[ky, kx][:, outs].T
         top, left = rows.before, columns.before
-        return (np.ascontiguousarray(picture[:, top : top + rows.extent, left : left + columns.extent]),)
+        dx = np.ascontiguousarray(picture[:, top : top + rows.extent, left : left + columns.extent])
+        return (dx,) if x is None else (dx, gradient_sums(attrs, x, dx, *norm))
 
     def cost(self, attrs: Mapping[str, Any], types: Sequence[Type | None], outs: Sequence[Type]) -> Cost:
         dy = present(self.name, "dy", types[0])

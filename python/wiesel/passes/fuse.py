@@ -1,6 +1,6 @@
 """Fewer passes over memory: bias, residual and activation into the epilogue of what makes their input, batch statistics into the
-convolution that makes theirs, masks into the backward of batch normalisation, batch normalisation into the weights (inference). The
-result is what the unfused graph computes.
+convolution that makes theirs, masks and the sums that it begins with around the backward of batch normalisation, batch normalisation
+into the weights (inference). The result is what the unfused graph computes.
 
 A producer takes over its reader only when nobody else reads the value between them and it is not handed out.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wiesel.graph.ir import Builder, Graph, Node, Value
+from wiesel.graph.ir import Builder, Graph, Node, Type, Value
 from wiesel.passes.rewrite import remove_dead, roots, substitute
 
 
@@ -132,6 +132,8 @@ class _Fuser:
         for node in self.graph.nodes:
             if node.op.name == "unary_bwd":
                 self._fuse_sums(node)
+            elif node.op.name == "bn_bwd":
+                self._fuse_gradient_sums(node)
         self._sweep()
 
     def fold_batch_norm(self) -> None:
@@ -282,6 +284,20 @@ class _Fuser:
                 sums.producer, sums.index = node, 1
                 self.dead.add(reader)
                 return
+
+    def _fuse_gradient_sums(self, node: Node) -> None:
+        """conv_bwd_data -> dy, bn_bwd(x, dy, …): the sums over dy that the latter begins with are gathered while dy is still in cache."""
+        x, dy, mean, var, gamma, beta, y, sums = _padded(node.inputs, 8)
+        conv = None if dy is None else dy.producer
+        if conv is None or conv.op.name != "conv_bwd_data" or conv.attrs["sums"] or conv.entry != node.entry:
+            return
+        if node.attrs["frozen"] or y is not None or sums is not None or x is None:
+            return
+        conv.inputs = tuple(_trimmed([*conv.inputs, x, mean, var, gamma, beta]))
+        conv.attrs.update(sums=True, **{name: node.attrs[name] for name in ("eps", "activation", "alpha", "beta")})
+        gathered = Value(Type((2 * x.shape[-1],)), "node", "", conv, 1)
+        conv.outputs = (*conv.outputs, gathered)
+        node.inputs = (x, dy, mean, var, gamma, beta, None, gathered)
 
     def _mask_pooled(self, node: Node) -> None:
         """d = mask(y) * pool_max_bwd(dy, index) with the maxima z of y: the mask of y where a maximum was is that of z, so
