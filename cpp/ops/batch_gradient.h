@@ -3,59 +3,41 @@
 // are added in order, so the bits depend on how the shape is cut alone.
 #pragma once
 #include "kernels/reduce/reduce.h"
+#include "ops/batch_norm.h"
 #include "ops/combining_time.h"
 #include "ops/conv.h"
 
 namespace wl {
-
-// y = (x - mean) * scale + shift: forward and, where y is not kept, backward.
-inline void scale_and_shift(int64_t c, const float* var, const float* gamma, const float* beta, float eps, float* scale, float* shift) {
-  for (int64_t i = 0; i < c; ++i) {
-    scale[i] = (gamma ? gamma[i] : 1.0f) / __builtin_sqrtf(var[i] + eps);
-    shift[i] = beta ? beta[i] : 0.0f;
-  }
-}
-
-// A batch normalisation with an activation behind it.
-struct BatchNorm {
-  const Tensor& x;
-  const float *mean, *var, *gamma, *beta;  // gamma and beta may be null
-  float eps;
-  UnaryKind activation;
-  float alpha, beta_of_activation;
-};
 
 class BatchGradient final : public Gathering {
  public:
   static constexpr int64_t kParts = 64;  // where the writer has no cut of its own
 
   // Floats of memory, for a tensor of so many parts or fewer.
-  static int64_t elements(int64_t parts, int64_t channels) { return round_up((2 * max_of(parts, kParts) + 2) * channels, 16); }
+  static int64_t elements(int64_t parts, int64_t channels) { return round_up(2 * max_of(parts, kParts) * channels, 16); }
 
-  // dy and x are dense and alike. `sums` has two rows of channels: Σ g and Σ g*(x - mean).
-  BatchGradient(const ReduceKernels& kernels, const Tensor& dy, const BatchNorm& norm, int64_t parts, float* memory, float* sums)
+  // dy and x, the input of `norm`, are dense and alike. `sums` has two rows of channels: Σ g and Σ g*(x - mean).
+  BatchGradient(const ReduceKernels& kernels, const Tensor& dy, const Tensor& x, const BatchNorm& norm, int64_t parts, float* memory,
+                float* sums)
       : kernels_(kernels),
+        x_(x.f32()),
         dy_(dy.f32()),
         channels_(dy.dim_from_end(0)),
         rows_(dy.elements() / channels_),
         parts_(parts > 0 ? parts : min_of(kParts, rows_)),
         norm_(norm),
-        scale_(memory),
-        shift_(scale_ + channels_),
-        memory_(shift_ + channels_),
-        sums_(sums) {
-    scale_and_shift(channels_, norm.var, norm.gamma, norm.beta, norm.eps, scale_, shift_);
-  }
+        memory_(memory),
+        sums_(sums) {}
 
   void add(int64_t part, Range rows, Range channels) const override {
     const int64_t first = channels.begin, at = rows.begin * channels_ + first;
     float *g = memory_ + 2 * part * channels_ + first, *gx = g + channels_;
     for (int64_t c = 0; c < channels.size(); ++c) g[c] = gx[c] = 0;
     BnSums p{};
-    p.dy = dy_ + at, p.x = norm_.x.f32() + at;
+    p.dy = dy_ + at, p.x = x_ + at;
     p.dy_row = p.x_row = channels_;
-    p.mean = norm_.mean + first, p.scale = scale_ + first, p.offset = shift_ + first;
-    p.activation = norm_.activation, p.alpha = norm_.alpha, p.beta = norm_.beta_of_activation;
+    p.mean = norm_.mean + first, p.scale = norm_.scale + first, p.offset = norm_.shift + first;
+    p.activation = norm_.activation, p.alpha = norm_.alpha, p.beta = norm_.beta;
     kernels_.bn_sums(rows.size(), channels.size(), p, g, gx);
   }
 
@@ -76,10 +58,10 @@ class BatchGradient final : public Gathering {
 
  private:
   const ReduceKernels& kernels_;
-  const float* dy_;
+  const float *x_, *dy_;
   int64_t channels_, rows_, parts_;
   BatchNorm norm_;
-  float *scale_, *shift_, *memory_, *sums_;  // memory: [part][Σ g, Σ g*(x - mean)][channel]
+  float *memory_, *sums_;  // memory: [part][Σ g, Σ g*(x - mean)][channel]
 };
 
 }  // namespace wl

@@ -1,11 +1,13 @@
 // Batch normalisation over all axes but the last: statistics, normalise (+ activation + residual), its gradient, running statistics.
+#include "ops/batch_norm.h"
+
 #include <string.h>
 
 #include "kernels/eltwise/eltwise.h"
 #include "kernels/reduce/reduce.h"
 #include "ops/axes.h"
-#include "ops/batch_gradient.h"
 #include "ops/check.h"
+#include "ops/combining_time.h"
 
 namespace wl {
 namespace {
@@ -18,14 +20,6 @@ float* floats(const Run& r, int64_t offset) {
 
 Status verify_kind(const Step& s) {
   WL_CHECK(unary_saves(s.i(AttrKey::activation)), "%s: no activation %lld", s.path, (long long)s.i(AttrKey::activation));
-  return Status::good();
-}
-
-// Operands in[first…last] that are present are vectors over the channels.
-Status verify_vectors(const Step& s, int first, int last, int64_t channels) {
-  static const char* const names[] = {"", "", "mean", "var", "gamma", "beta"};
-  for (int i = first; i <= last; ++i)
-    if (s.in[i]) WL_TRY(check_vector(s, *s.in[i], channels, names[i - first + 2]));
   return Status::good();
 }
 
@@ -87,9 +81,8 @@ Status verify_apply(const Step& s) {
   WL_CHECK(y.rank >= 1, "%s: batch normalisation needs an axis of channels", s.path);
   WL_TRY(check_rows(s, y, y, "y"));
   WL_TRY(check_rows(s, *s.in[0], y, "x"));
-  WL_TRY(verify_vectors(s, 1, 4, y.dim_from_end(0)));
+  WL_TRY(check_batch_norm(s, 1, y.dim_from_end(0)));
   if (s.in[5]) WL_TRY(check_rows(s, *s.in[5], y, "the residual"));
-  WL_TRY(check_real(s, AttrKey::eps, "eps", 0, 1e30));
   WL_TRY(verify_kind(s));
   return check_outputs(s);
 }
@@ -103,21 +96,17 @@ void run_apply(const Step& s, const Run& r) {
   const Tensor* residual = s.in[5];
   const ChannelRows<3> view({&y, &x, residual});
   const int64_t c = view.channels;
-  float *scale = floats(r, 0), *shift = scale + c;
-  const float *var = s.in[2]->f32(), *gamma = s.in[3] ? s.in[3]->f32() : nullptr, *beta = s.in[4] ? s.in[4]->f32() : nullptr;
-  const float eps = (float)s.f(AttrKey::eps, 1e-5);
-  scale_and_shift(c, var, gamma, beta, eps, scale, shift);
+  const BatchNorm norm = BatchNorm::of(s, 1, c, (UnaryKind)s.i(AttrKey::activation), floats(r, 0));
   const int64_t tasks = view.tasks();
   parallel_for(r, tasks, 0.3 * (double)(view.rows * c), [&](int64_t task, int) {
     // Backwards: what the pass before read or wrote last is still in cache.
     view.each_run(tasks, tasks - 1 - task, [&](int64_t rows, const int64_t* offset) {
       BnApply p;
       p.x = x.f32() + offset[1], p.x_row = view.row_stride(1);
-      p.mean = s.in[1]->f32(), p.scale = scale, p.shift = shift;
+      p.mean = norm.mean, p.scale = norm.scale, p.shift = norm.shift;
       p.residual = residual ? residual->f32() + offset[2] : nullptr, p.residual_row = view.row_stride(2);
       p.y = y.f32() + offset[0], p.y_row = view.row_stride(0);
-      p.activation = (UnaryKind)s.i(AttrKey::activation);
-      p.alpha = (float)s.f(AttrKey::alpha), p.beta = (float)s.f(AttrKey::beta);
+      p.activation = norm.activation, p.alpha = norm.alpha, p.beta = norm.beta;
       r.kernels->eltwise->bn_apply(rows, c, p);
     });
   });
@@ -133,7 +122,7 @@ Status verify_grad(const Step& s) {
   WL_TRY(check_rows(s, dx, dx, "dx"));
   WL_TRY(check_rows(s, *s.in[0], dx, "x"));
   WL_TRY(check_rows(s, *s.in[1], dx, "dy"));
-  WL_TRY(verify_vectors(s, 2, 5, dx.dim_from_end(0)));
+  WL_TRY(check_batch_norm(s, 2, dx.dim_from_end(0)));
   WL_TRY(verify_kind(s));
   if (s.i(AttrKey::activation) != (int64_t)UnaryKind::none) {
     WL_CHECK(s.in[6] || !s.i(AttrKey::frozen), "%s: with frozen statistics the gradient of the activation needs y", s.path);
@@ -144,7 +133,6 @@ Status verify_grad(const Step& s) {
   for (int i = 1; i < 3; ++i)
     if (s.out[i]) WL_TRY(check_vector(s, *s.out[i], dx.dim_from_end(0), i == 1 ? "dgamma" : "dbeta"));
   if (s.out[3]) WL_TRY(check_rows(s, *s.out[3], dx, "dresidual"));
-  WL_TRY(check_real(s, AttrKey::eps, "eps", 0, 1e30));
   WL_TRY(check_int(s, AttrKey::frozen, "frozen", 0, 1));
   return check_outputs(s);
 }

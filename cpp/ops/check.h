@@ -102,6 +102,16 @@ inline Status check_real(const Step& s, AttrKey key, const char* name, double lo
   return Status::good();
 }
 
+// Inputs `first` to `first` + 3 are mean, var, [gamma] and [beta] of a batch normalisation over `channels`, beside the attribute eps.
+inline Status check_batch_norm(const Step& s, int first, int64_t channels) {
+  static const char* const names[] = {"mean", "var", "gamma", "beta"};
+  for (int i = 0; i < 4; ++i) {
+    WL_CHECK(s.in[first + i] || i > 1, "%s: a batch normalisation needs %s", s.path, names[i]);
+    if (s.in[first + i]) WL_TRY(check_vector(s, *s.in[first + i], channels, names[i]));
+  }
+  return check_real(s, AttrKey::eps, "eps", 0, 1e30);
+}
+
 // 'x', 'y' or 'n': what the gradient of a unary kind reads (kinds.h); 0 for an unknown number.
 inline char unary_saves(int64_t kind) {
 #define WL_SAVES(name, number, saves) \

@@ -3,6 +3,7 @@
 // with x zero outside the picture; in group q the channels i run over [q*icg, (q+1)*icg) of x and o over [q*ocg, (q+1)*ocg) of y.
 // x and y may be any NHWC views with channel stride 1; w is dense, [kh][kw][ic/g][oc], oc group-major.
 #pragma once
+#include "ops/batch_norm.h"
 #include "ops/op.h"
 
 namespace wl {
@@ -28,6 +29,20 @@ Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Ten
 // The ranges of kernel, stride, padding, dilation, groups and algorithm, and divisibility of the channels: what conv_verify checks without
 // pictures.
 Status conv_verify_attributes(const Step& step, const ConvShape& shape);
+
+// Whether a step reads its input through a batch normalisation, whose operands begin at input conv_norm(direction). Only what reads every
+// pixel once or a few times can: depthwise convolution, and 1x1 of stride 1 without padding.
+constexpr int conv_norm(ConvDirection direction) {
+  return direction == ConvDirection::fwd ? 4 : 2;
+}
+inline bool conv_normalises(const Step& step, ConvDirection direction) {
+  return direction != ConvDirection::bwd_data && step.n_in > conv_norm(direction);
+}
+Status conv_verify_norm(const Step& step, const ConvShape& shape, ConvDirection direction, const Tensor& x);
+
+// That batch normalisation, on memory that is taken from *scratch; its bytes are those of conv_norm_bytes.
+int64_t conv_norm_bytes(const ConvShape& shape);
+BatchNorm conv_batch_norm(const Step& step, const ConvShape& shape, ConvDirection direction, char** scratch);
 
 // A known activation.
 Status conv_verify_activation(const Step& step);

@@ -13,42 +13,20 @@ namespace {
 
 struct Operands {
   const Tensor &dy, &w, &dx;
-  const Tensor *x, *mean, *var, *gamma, *beta, *sums;
+  const Tensor *x, *sums;
   explicit Operands(const Step& step)
-      : dy(*step.in[0]),
-        w(*step.in[1]),
-        dx(*step.out[0]),
-        x(step.in[2]),
-        mean(step.in[3]),
-        var(step.in[4]),
-        gamma(step.in[5]),
-        beta(step.in[6]),
-        sums(step.n_out > 1 ? step.out[1] : nullptr) {}
+      : dy(*step.in[0]), w(*step.in[1]), dx(*step.out[0]), x(step.in[2]), sums(step.n_out > 1 ? step.out[1] : nullptr) {}
   ConvShape shape(const Step& step) const { return conv_shape(step, dx, dy, &w); }
-  BatchNorm norm(const Step& step) const {
-    const auto data = [](const Tensor* t) { return t ? t->f32() : nullptr; };
-    return {*x,
-            data(mean),
-            data(var),
-            data(gamma),
-            data(beta),
-            (float)step.f(AttrKey::eps, 1e-5),
-            UnaryKind(step.i(AttrKey::activation)),
-            (float)step.f(AttrKey::alpha),
-            (float)step.f(AttrKey::beta)};
-  }
 };
 
+constexpr int kNorm = 3;  // the first input of the batch normalisation
+
 Status verify_sums(const Step& step, const Operands& o, int64_t channels) {
-  WL_CHECK(o.sums && o.x && o.mean && o.var, "%s: the sums need x, mean and var of the batch normalisation", step.path);
+  WL_CHECK(o.sums && o.x, "%s: the sums need the x of the batch normalisation", step.path);
   WL_CHECK(o.x->dtype == DType::f32 && same_extents(*o.x, o.dx) && o.x->dense() && o.dx.dense(),
            "%s: the x of the batch normalisation is not float32 with the extents of dx, or one of them has gaps", step.path);
-  WL_TRY(check_vector(step, *o.mean, channels, "mean"));
-  WL_TRY(check_vector(step, *o.var, channels, "var"));
-  if (o.gamma) WL_TRY(check_vector(step, *o.gamma, channels, "gamma"));
-  if (o.beta) WL_TRY(check_vector(step, *o.beta, channels, "beta"));
+  WL_TRY(check_batch_norm(step, kNorm, channels));
   WL_TRY(check_vector(step, *o.sums, 2 * channels, "the sums"));
-  WL_TRY(check_real(step, AttrKey::eps, "eps", 0, 1e30));
   const char saves = unary_saves(step.i(AttrKey::activation));
   WL_CHECK(saves && saves != 'x', "%s: the gradient of activation %lld cannot be taken from its output", step.path,
            (long long)step.i(AttrKey::activation));
@@ -68,11 +46,14 @@ Status verify(const Step& step) {
 
 // Parts in which the algorithm gathers sums of dx; 0 if it leaves that to a pass of its own.
 int64_t sum_parts(const ConvShape& s, Algorithm algorithm, const Kernels& kernels) {
-  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, ConvDirection::bwd_data);
+  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, ConvDirection::bwd_data, false);
   return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, ConvDirection::bwd_data, kernels) : 0;
 }
+int64_t norm_elements(const ConvShape& s) {
+  return round_up(2 * s.ic, 16);
+}
 int64_t sum_bytes(const ConvShape& s, int64_t parts) {
-  return BatchGradient::elements(parts, s.ic) * (int64_t)sizeof(float);
+  return (norm_elements(s) + BatchGradient::elements(parts, s.ic)) * (int64_t)sizeof(float);
 }
 
 void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
@@ -83,11 +64,11 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   if (choice->algorithm == Algorithm::planar)
     planar_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
   else if (choice->algorithm == Algorithm::depthwise)
-    depthwise_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
+    depthwise_choose(s, ConvDirection::bwd_data, false, kernels, threads, choice);
   else if (is_winograd(choice->algorithm))
     winograd_choose(s, ConvDirection::bwd_data, choice->algorithm, kernels, threads, choice);
   else
-    conv_direct_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
+    conv_direct_choose(s, ConvDirection::bwd_data, false, kernels, threads, choice);
   if (!is_packed(o.w)) choice->workspace += choice->packed;
   if (o.sums) choice->workspace += sum_bytes(s, sum_parts(s, choice->algorithm, kernels));
 }
@@ -101,7 +82,7 @@ void convolve(const Operands& o, const ConvShape& s, Algorithm algorithm, const 
   if (is_winograd(algorithm)) return winograd_bwd_data(run, kernels, s, algorithm, o.dy, packed, o.dx, scratch);
   ConvEpilogueOperands epilogue;
   epilogue.gathering = gathering;
-  conv_direct(run, kernels, s, ConvDirection::bwd_data, o.dy, packed, o.dx, epilogue, scratch);
+  conv_direct(run, kernels, s, ConvDirection::bwd_data, o.dy, nullptr, packed, o.dx, epilogue, scratch);
 }
 
 void run(const Step& step, const Run& run) {
@@ -111,7 +92,9 @@ void run(const Step& step, const Run& run) {
   const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, kernels, nullptr);
   if (!o.sums) return convolve(o, s, algorithm, kernels, run, nullptr);
   const int64_t parts = sum_parts(s, algorithm, kernels);
-  const BatchGradient sums(*kernels.reduce, o.dx, o.norm(step), parts, reinterpret_cast<float*>(run.workspace), o.sums->f32());
+  float* memory = reinterpret_cast<float*>(run.workspace);
+  const BatchNorm norm = BatchNorm::of(step, kNorm, s.ic, UnaryKind(step.i(AttrKey::activation)), memory);
+  const BatchGradient sums(*kernels.reduce, o.dx, *o.x, norm, parts, memory + norm_elements(s), o.sums->f32());
   Run rest = run;
   rest.workspace += sum_bytes(s, parts);
   convolve(o, s, algorithm, kernels, rest, parts > 0 ? &sums : nullptr);

@@ -47,7 +47,7 @@ struct Sweep {
   int64_t parts;
   int64_t blocks_m, blocks_y, blocks_n;  // of the product per group: cuts of `run`, of taps_y, of the output channels
   bool pack;                             // dy through a packed panel
-  bool spread_x;                         // x through a copy whose pixels lie a better distance apart, where each is read several times
+  bool spread_x;  // x through a copy, normalised or with a better distance between its pixels where each is read several times
 
   int64_t product_rows() const { return taps_y * taps_x * run; }
   int64_t elements() const { return product_rows() * s.oc; }
@@ -74,7 +74,7 @@ bool flat(const ConvShape& s, const Tensor& x, const Tensor& dy) {
          gapless(dy);
 }
 
-Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, const OuterKernels& k) {
+Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, bool normalises, const OuterKernels& k) {
   Sweep w;
   w.s = shape;
   ConvShape& s = w.s;
@@ -126,8 +126,8 @@ Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, const 
   }
   const int64_t uses = div_up(w.run, w.blocks_m * k.rows) * div_up(w.taps_y, w.blocks_y) * w.taps_x;  // of a panel of dy
   w.pack = !w.swapped && (s.ocg() % lanes != 0 || uses >= 8);
-  w.spread_x = w.x_step() % kCrowded == 0 && w.x_step() > kCrowded && w.form == Form::direct && s.taps() == 1 && w.block_rows() > k.rows &&
-               s.ocg() / w.blocks_n >= 2 * k.columns;
+  const bool crowded = w.x_step() % kCrowded == 0 && w.x_step() > kCrowded && w.form == Form::direct && s.taps() == 1;
+  w.spread_x = normalises || (crowded && w.block_rows() > k.rows && s.ocg() / w.blocks_n >= 2 * k.columns);
   return w;
 }
 
@@ -286,13 +286,19 @@ struct Block {
   float* sum;
 };
 
-// Copies the block's channels of every pixel that a 1x1 sees, for a better distance between them.
-void spread_x(const Sweep& w, const OuterKernels& k, const Chunk& c, const Block& b, const Scratch& t) {
+// Copies the block's channels of every pixel that a 1x1 sees, through the batch normalisation if there is one.
+void spread_x(const Sweep& w, const Kernels& kernels, const BatchNorm* norm, const Chunk& c, const Block& b, const Scratch& t) {
   OuterTile tile{};
   fill_runs(w, c, t.rows, 0, 0, b.x, b.dy, &tile, t.runs);
   const int64_t channels = b.m.size(), step = w.spread_step();
-  for (int64_t r = 0; r < tile.runs; ++r)
-    k.pack(tile.count, int(channels), int(channels), t.runs[r].a + b.m.begin, w.x_step(), t.spread + r * tile.count * step, step);
+  for (int64_t r = 0; r < tile.runs; ++r) {
+    const float* from = t.runs[r].a + b.m.begin;
+    float* to = t.spread + r * tile.count * step;
+    if (norm)
+      norm->apply(*kernels.eltwise, tile.count, b.m, from, w.x_step(), to, step);
+    else
+      kernels.outer->pack(tile.count, int(channels), int(channels), from, w.x_step(), to, step);
+  }
 }
 
 // What the next chunk reads, if it is memory in a row: a 1x1 with all channels of its pixels. Elsewhere each pixel is used often enough for
@@ -306,9 +312,11 @@ void point_ahead(const Sweep& w, const Block& b, const Chunk& next, Ahead (&ahea
   if (w.blocks_n == 1) ahead[1] = pixels(b.dy, w.dy_row, w.dy_col);
 }
 
-void add_chunk(const Sweep& w, const OuterKernels& k, const Chunk& c, const Chunk* next, const Block& b, const Scratch& t, bool add) {
+void add_chunk(const Sweep& w, const Kernels& kernels, const BatchNorm* norm, const Chunk& c, const Chunk* next, const Block& b,
+               const Scratch& t, bool add) {
+  const OuterKernels& k = *kernels.outer;
   const float* x = w.copy ? t.copy : b.x;
-  if (w.spread_x) spread_x(w, k, c, b, t);
+  if (w.spread_x) spread_x(w, kernels, norm, c, b, t);
   Ahead ahead[2];
   if (next) point_ahead(w, b, *next, ahead);
   Streams streams(ahead, div_up(b.m.size(), k.rows) * div_up(b.n.size(), k.columns) * c.rows() * c.columns());
@@ -377,9 +385,10 @@ void combine_patches(const Run& r, const Sweep& w, const float* sums, float* dw)
   });
 }
 
-void run_direct(const Run& r, const Kernels& kernels, const ConvShape& shape, const Tensor& x, const Tensor& dy, float* dw) {
+void run_direct(const Run& r, const Kernels& kernels, const ConvShape& shape, const Tensor& x, const BatchNorm* norm, const Tensor& dy,
+                float* dw) {
   const OuterKernels& k = *kernels.outer;
-  const Sweep w = sweep_of(shape, x, dy, k);
+  const Sweep w = sweep_of(shape, x, dy, norm, k);
   const ConvShape& s = w.s;
   float* sums = reinterpret_cast<float*>(r.workspace);
   float* scratch = sums + sums_elements(w);
@@ -407,7 +416,7 @@ void run_direct(const Run& r, const Kernels& kernels, const ConvShape& shape, co
         continue;
       }
       const Chunk next = chunk_of(w, min_of(i + 1, w.chunks - 1));
-      add_chunk(w, k, c, i + 1 < chunks.end ? &next : nullptr, b, t, i > chunks.begin);
+      add_chunk(w, kernels, norm, c, i + 1 < chunks.end ? &next : nullptr, b, t, i > chunks.begin);
     }
   });
   if (w.own_layout())
@@ -418,41 +427,48 @@ void run_direct(const Run& r, const Kernels& kernels, const ConvShape& shape, co
 
 // --- the op -----------------------------------------------------------------------------------------------------------------------
 Status verify(const Step& step) {
-  WL_CHECK(step.n_in == 2 && step.in[0] && step.in[1], "%s: conv_bwd_weights takes x and dy", step.path);
+  WL_CHECK(step.n_in >= 2 && step.n_in <= 6 && step.n_in != 3 && step.in[0] && step.in[1],
+           "%s: conv_bwd_weights takes x, dy and a batch normalisation", step.path);
   WL_CHECK(step.n_out == 1 && step.out[0], "%s: conv_bwd_weights has one output", step.path);
   const Tensor &x = *step.in[0], &dy = *step.in[1], &dw = *step.out[0];
   WL_TRY(conv_verify(step, x, dy, &dw));
-  return conv_verify_weights(step, conv_shape(step, x, dy, &dw), dw);
+  const ConvShape s = conv_shape(step, x, dy, &dw);
+  if (conv_normalises(step, ConvDirection::bwd_weights)) WL_TRY(conv_verify_norm(step, s, ConvDirection::bwd_weights, x));
+  return conv_verify_weights(step, s, dw);
 }
 
-void choose_direct(const ConvShape& s, const Tensor& x, const Tensor& dy, const Kernels& kernels, int threads, Choice* choice) {
+void choose_direct(const ConvShape& s, const Tensor& x, const Tensor& dy, bool normalises, const Kernels& kernels, int threads,
+                   Choice* choice) {
   const OuterKernels& k = *kernels.outer;
-  const Sweep w = sweep_of(s, x, dy, k);
+  const Sweep w = sweep_of(s, x, dy, normalises, k);
   choice->workspace = (sums_elements(w) + threads * thread_elements(w, k)) * int64_t(sizeof(float));
   const char* forms[] = {"direct", "(kw, ic) merged", "patches"};
-  const char* packed = w.spread_x ? w.pack ? ", x spread, dy packed" : ", x spread" : w.pack ? ", dy packed" : "";
+  const char *read = normalises ? ", x normalised" : w.spread_x ? ", x spread" : "", *packed = w.pack ? ", dy packed" : "";
   snprintf(choice->kernel, sizeof choice->kernel, "outer %dx%d", k.rows, k.columns);
-  snprintf(choice->blocking, sizeof choice->blocking, "%s%s: %lld parts of the pixels x %lld blocks of dw, chunks of %lld x %lld pixels%s",
-           forms[int(w.form)], w.swapped ? ", exchanged" : "", (long long)w.parts, (long long)(w.tasks() / w.parts),
-           (long long)w.chunk_rows, (long long)w.piece_columns(), packed);
+  snprintf(choice->blocking, sizeof choice->blocking,
+           "%s%s: %lld parts of the pixels x %lld blocks of dw, chunks of %lld x %lld pixels%s%s", forms[int(w.form)],
+           w.swapped ? ", exchanged" : "", (long long)w.parts, (long long)(w.tasks() / w.parts), (long long)w.chunk_rows,
+           (long long)w.piece_columns(), read, packed);
 }
 
 void choose(const Step& step, const Kernels& active, int threads, Choice* choice) {
   const Tensor &x = *step.in[0], &dy = *step.in[1], &dw = *step.out[0];
   const ConvShape s = conv_shape(step, x, dy, &dw);
   const Kernels& kernels = conv_kernels(step, active);
+  const bool normalises = conv_normalises(step, ConvDirection::bwd_weights);
   const auto choose_as = [&](Algorithm a, Choice* c) {
     if (a == Algorithm::depthwise)
-      depthwise_choose(s, ConvDirection::bwd_weights, kernels, threads, c);
+      depthwise_choose(s, ConvDirection::bwd_weights, normalises, kernels, threads, c);
     else if (a == Algorithm::planar)
       planar_choose(s, ConvDirection::bwd_weights, kernels, threads, c);
     else if (is_winograd(a))
       winograd_choose(s, ConvDirection::bwd_weights, a, kernels, threads, c);
     else
-      choose_direct(s, x, dy, kernels, threads, c);
+      choose_direct(s, x, dy, normalises, kernels, threads, c);
   };
   choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, kernels, choice);
   choose_as(choice->algorithm, choice);
+  if (normalises) choice->workspace += conv_norm_bytes(s);
   // Left to itself, the op may decide otherwise for fewer pictures than planned: there is scratch for each algorithm.
   if (Algorithm(step.i(AttrKey::algorithm)) != Algorithm::automatic || !winograd_possible(s)) return;
   for (const Algorithm a : {Algorithm::direct, Algorithm::winograd2, Algorithm::winograd4}) {
@@ -462,19 +478,24 @@ void choose(const Step& step, const Kernels& active, int threads, Choice* choice
   }
 }
 
-void run(const Step& step, const Run& r) {
+void run(const Step& step, const Run& run) {
   const Tensor &x = *step.in[0], &dy = *step.in[1], &dw = *step.out[0];
   const ConvShape s = conv_shape(step, x, dy, &dw);
-  const Kernels& kernels = conv_kernels(step, *r.kernels);
+  const Kernels& kernels = conv_kernels(step, *run.kernels);
   const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_weights, dw, kernels, nullptr);
+  Run r = run;
+  BatchNorm through{};
+  const bool normalises = conv_normalises(step, ConvDirection::bwd_weights);
+  if (normalises) through = conv_batch_norm(step, s, ConvDirection::bwd_weights, &r.workspace);
+  const BatchNorm* norm = normalises ? &through : nullptr;
   if (algorithm == Algorithm::depthwise)
-    depthwise_bwd_weights(r, kernels, s, x, dy, dw.f32());
+    depthwise_bwd_weights(r, kernels, s, x, norm, dy, dw.f32());
   else if (algorithm == Algorithm::planar)
     planar_bwd_weights(r, kernels, s, x, dy, dw.f32());
   else if (is_winograd(algorithm))
     winograd_bwd_weights(r, kernels, s, algorithm, x, dy, dw.f32());
   else
-    run_direct(r, kernels, s, x, dy, dw.f32());
+    run_direct(r, kernels, s, x, norm, dy, dw.f32());
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/brgemm/brgemm.h"
+#include "ops/window.h"
 
 namespace wl {
 
@@ -20,23 +21,11 @@ constexpr int64_t kCrowded = 1024;                 // floats between pixels: mul
 constexpr int64_t kLeastUses = 2;                  // panels of a task that read a pixel, from which it is worth copying
 constexpr double kNanosecondsPerMac = 0.02, kNanosecondsPerPixel = 4;
 
-int64_t gcd(int64_t a, int64_t b) {
-  return b == 0 ? a : gcd(b, a % b);
-}
-
-// The taps of one axis that meet phase residue `rho` (k*dil = rho modulo stride): how many, the last of them, and how many belong to
-// smaller residues.
-struct PhaseTaps {
-  int64_t count = 0, last = 0, before = 0;
-};
-PhaseTaps phase_taps(int64_t kernel, int64_t dilation, int64_t stride, int64_t rho) {
-  PhaseTaps p;
-  const int64_t step = dilation % stride;
-  for (int64_t k = 0, residue = 0; k < kernel; ++k, residue += residue + step < stride ? step : step - stride) {
-    if (residue == rho) p.last = k, ++p.count;
-    if (residue < rho) ++p.before;
-  }
-  return p;
+// How many kernel positions belong to phases before that of `residue` (of k*dilation modulo the stride).
+int64_t taps_before(int64_t kernel, int64_t dilation, int64_t stride, int64_t residue) {
+  int64_t count = 0;
+  for (int64_t k = 0; k < kernel; ++k) count += k * dilation % stride < residue;
+  return count;
 }
 
 ConvAxis forward_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
@@ -45,12 +34,11 @@ ConvAxis forward_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, i
 
 // The phase of input positions i = phase + q*stride reads, in the output, positions q + begin + t*gap with the taps in falling order.
 ConvAxis backward_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation, int64_t phase) {
-  const PhaseTaps p = phase_taps(kernel, dilation, stride, (phase + pad) % stride);
+  const WindowTaps taps = window_taps(phase, kernel, stride, dilation, pad);
   ConvAxis a;
   a.in = out, a.out = phase < in ? (in - phase - 1) / stride + 1 : 0;
-  a.step = 1, a.begin = p.count ? (phase + pad - p.last * dilation) / stride : 0;
-  a.gap = dilation / gcd(stride, dilation), a.taps = p.count;
-  a.out_begin = phase, a.out_step = stride, a.taps_before = p.before;
+  a.step = 1, a.begin = taps.count ? taps.o_last() : 0, a.gap = taps.o_step, a.taps = taps.count;
+  a.out_begin = phase, a.out_step = stride, a.taps_before = taps_before(kernel, dilation, stride, (phase + pad) % stride);
   return a;
 }
 
@@ -82,10 +70,13 @@ ConvForm ConvView::form() const {
 int64_t ConvView::tap_place(int64_t ky, int64_t kx) const {
   const bool columns_first = form() == ConvForm::interleaved;
   if (forward()) return columns_first ? kx * shape.kh + ky : ky * shape.kw + kx;
-  const PhaseTaps y = phase_taps(shape.kh, shape.dilh, shape.sh, ky * shape.dilh % shape.sh);
-  const PhaseTaps x = phase_taps(shape.kw, shape.dilw, shape.sw, kx * shape.dilw % shape.sw);
-  const int64_t ty = (y.last - ky) / (shape.sh / gcd(shape.sh, shape.dilh)), tx = (x.last - kx) / (shape.sw / gcd(shape.sw, shape.dilw));
-  return y.before * shape.kw + y.count * x.before + (columns_first ? tx * y.count + ty : ty * x.count + tx);
+  const int64_t residue_y = ky * shape.dilh % shape.sh, residue_x = kx * shape.dilw % shape.sw;
+  const WindowTaps y = window_taps(residue_y, shape.kh, shape.sh, shape.dilh, 0),
+                   x = window_taps(residue_x, shape.kw, shape.sw, shape.dilw, 0);
+  const int64_t ty = (y.k_last() - ky) / y.k_step, tx = (x.k_last() - kx) / x.k_step;
+  const int64_t before =
+      taps_before(shape.kh, shape.dilh, shape.sh, residue_y) * shape.kw + y.count * taps_before(shape.kw, shape.dilw, shape.sw, residue_x);
+  return before + (columns_first ? tx * y.count + ty : ty * x.count + tx);
 }
 
 namespace {
@@ -98,7 +89,7 @@ struct Cut {
   ConvForm form;
   int64_t width, panels, panel;    // columns of a packed panel, panels per group, floats per panel
   bool panels_inside;              // all panels of a tile before the next tile; else all tiles of a chunk before the next panel
-  bool spread;                     // pixels: a 1x1 reads a copy whose pixels lie a better distance apart
+  bool spread;                     // pixels: a 1x1 reads a copy, normalised or for a better distance between its pixels
   int64_t row_chunks, col_blocks;  // pixels: row_chunks counts chunks of pixels
   int64_t panel_blocks;
   int64_t phases, tasks;
@@ -134,7 +125,7 @@ int64_t spread_step(int64_t k) {
   return (div_up(k, 16) | 1) * 16;
 }
 
-Cut cut_work(const ConvView& view, const BrgemmKernels& brgemm) {
+Cut cut_work(const ConvView& view, bool normalises, const BrgemmKernels& brgemm) {
   const ConvShape& s = view.shape;
   Cut c;
   c.form = view.form();
@@ -192,7 +183,8 @@ Cut cut_work(const ConvView& view, const BrgemmKernels& brgemm) {
   const int64_t chunks = c.row_chunks * c.col_blocks * s.g * c.phases;
   c.panel_blocks = min_of(c.panels, max_of(1, div_up(kTasks, chunks)));
   c.tasks = chunks * c.panel_blocks;
-  c.spread = c.form == ConvForm::pixels && taps == 1 && k * s.g * x.step % kCrowded == 0 && c.panels >= kLeastUses * c.panel_blocks;
+  const bool crowded = c.form == ConvForm::pixels && taps == 1 && k * s.g * x.step % kCrowded == 0;
+  c.spread = normalises || (crowded && c.panels >= kLeastUses * c.panel_blocks);
   if (c.spread) c.copied = c.pixels * spread_step(k);
   c.bytes = round_up((c.table + 2 * c.pixels) * 8, kCacheLine) + round_up(k * 4, kCacheLine) + round_up(c.copied * 4, kCacheLine);
   return c;
@@ -398,6 +390,13 @@ void spread_pixels(const Input& in, int64_t pixels, const float* zeros, float* c
     }
 }
 
+// Normalises `pixels` of all pictures, of the k channels of a 1x1, into the same kind of copy.
+void normalise_pixels(const EltwiseKernels& kernels, const BatchNorm& norm, const Input& in, Range pixels, float* copied, const float** a) {
+  const int64_t step = spread_step(in.k);
+  norm.apply(kernels, pixels.size(), {0, in.k}, in.data + pixels.begin * in.k, in.k, copied, step);
+  for (int64_t i = 0; i < pixels.size(); ++i) a[i] = copied + i * step;
+}
+
 // The memory from the first pointer to `count` floats behind the last, where they are `step` floats apart; else nothing.
 template <class T>
 Ahead in_a_row(T* const* at, Range range, int64_t step, int64_t count) {
@@ -413,27 +412,31 @@ int64_t conv_direct_packed_bytes(const ConvShape& s, ConvDirection direction) {
   return s.g * s.taps() * view.k() * round_up(view.columns(), 32) * (int64_t)sizeof(float);
 }
 
-void conv_direct_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice) {
-  const Cut cut = cut_work({s, direction}, *kernels.brgemm);
+void conv_direct_choose(const ConvShape& s, ConvDirection direction, bool normalises, const Kernels& kernels, int threads, Choice* choice) {
+  const Cut cut = cut_work({s, direction}, normalises, *kernels.brgemm);
   static const char* const kForms[] = {"pixels", "rows", "interleaved"};
   choice->workspace += threads * cut.bytes;
   choice->packed = conv_direct_packed_bytes(s, direction);
   snprintf(choice->kernel, sizeof choice->kernel, "brgemm %s", kernels.brgemm->tile);
-  snprintf(choice->blocking, sizeof choice->blocking, "%s, %lld tasks: chunks of %lld pixels x %lld of %lld panels of %lld, %s outside",
-           kForms[(int)cut.form], (long long)cut.tasks, (long long)cut.pixels, (long long)div_up(cut.panels, cut.panel_blocks),
-           (long long)cut.panels, (long long)cut.width, cut.panels_inside ? "tiles" : "panels");
+  snprintf(choice->blocking, sizeof choice->blocking, "%s%s, %lld tasks: chunks of %lld pixels x %lld of %lld panels of %lld, %s outside",
+           kForms[(int)cut.form],
+           normalises   ? " normalised"
+           : cut.spread ? " copied"
+                        : "",
+           (long long)cut.tasks, (long long)cut.pixels, (long long)div_up(cut.panels, cut.panel_blocks), (long long)cut.panels,
+           (long long)cut.width, cut.panels_inside ? "tiles" : "panels");
 }
 
 int64_t conv_direct_parts(const ConvShape& s, ConvDirection direction, const Kernels& kernels) {
-  const Cut cut = cut_work({s, direction}, *kernels.brgemm);
+  const Cut cut = cut_work({s, direction}, false, *kernels.brgemm);  // which changes no part
   return cut.col_blocks == 1 && cut.phases == 1 ? cut.row_chunks : 0;
 }
 
-void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const Tensor& x, const float* packed,
-                 const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch) {
+void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, const Tensor& x,
+                 const BatchNorm* norm, const float* packed, const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch) {
   const ConvView view{s, direction};
   const BrgemmKernels& brgemm = *kernels.brgemm;
-  const Cut cut = cut_work(view, brgemm);
+  const Cut cut = cut_work(view, norm, brgemm);
   const int64_t k = view.k(), columns = view.columns();
   const int64_t phases_w = view.phases_w();
   const auto pixels_of = [&](int64_t row_chunk) {  // of all pixels of y
@@ -472,7 +475,10 @@ void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& s, Con
         case ConvForm::pixels:
           memset(m.zeros, 0, (size_t)k * sizeof(float));
           point_at_pixels(phase, chunk, in, g.m, m.zeros, m.a);
-          if (cut.spread) spread_pixels(in, g.m, m.zeros, m.copied, m.a);
+          if (norm)
+            normalise_pixels(*kernels.eltwise, *norm, in, pixels_of(row_chunk), m.copied, m.a);
+          else if (cut.spread)
+            spread_pixels(in, g.m, m.zeros, m.copied, m.a);
           g.taps = taps, g.k = k;
           break;
         case ConvForm::rows:

@@ -12,16 +12,18 @@ int64_t conv_direct_packed_bytes(const ConvShape& shape, ConvDirection direction
 void conv_direct_pack(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const float* w,
                       float* packed);
 
-// Bytes of scratch for `threads` threads, and what explain() shows.
-void conv_direct_choose(const ConvShape& shape, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice);
+// Bytes of scratch for `threads` threads, and what explain() shows. `normalises`: whether the input is normalised as it is read.
+void conv_direct_choose(const ConvShape& shape, ConvDirection direction, bool normalises, const Kernels& kernels, int threads,
+                        Choice* choice);
 
 // Parts in which conv_direct gathers something of its output; 0 if it cannot, because the parts would not follow each other in it.
 int64_t conv_direct_parts(const ConvShape& shape, ConvDirection direction, const Kernels& kernels);
 
 // y = act(correlation of x with the packed weights + bias + residual). Forward: x and y are those of the convolution; backward-data: x is
-// dy and y is dx. `scratch` has the bytes that conv_direct_choose told, `packed` comes from conv_direct_pack for the same direction.
+// dy and y is dx. `scratch` has the bytes that conv_direct_choose told, `packed` comes from conv_direct_pack for the same direction. With
+// `norm` x is normalised as it is read.
 void conv_direct(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, const Tensor& x,
-                 const float* packed, const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch);
+                 const BatchNorm* norm, const float* packed, const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch);
 
 // --- what packing and running must agree on ------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-// conv_fwd: y = act(conv(x, w) + bias + residual), and if wanted the mean and variance of every channel of y.
+// conv_fwd: y = act(conv(x, w) + bias + residual), and if wanted the mean and variance of every channel of y. x may be read through a batch
+// normalisation.
 #include "ops/batch_moments.h"
 #include "ops/check.h"
 #include "ops/conv_direct.h"
@@ -25,8 +26,9 @@ struct Operands {
 };
 
 Status verify(const Step& step) {
-  WL_CHECK(step.n_in >= 2 && step.n_in <= 4 && step.in[0] && step.in[1] && (step.n_out == 1 || step.n_out == 3) && step.out[0],
-           "%s: conv_fwd takes x, w or packed, bias and residual and writes y, or y, mean and var", step.path);
+  WL_CHECK(
+      step.n_in >= 2 && step.n_in <= 8 && step.n_in != 5 && step.in[0] && step.in[1] && (step.n_out == 1 || step.n_out == 3) && step.out[0],
+      "%s: conv_fwd takes x, w or packed, bias, residual and a batch normalisation and writes y, or y, mean and var", step.path);
   const Operands o(step);
   WL_TRY(conv_verify(step, o.x, o.y, &o.w));
   const ConvShape s = o.shape(step);
@@ -46,12 +48,13 @@ Status verify(const Step& step) {
     WL_TRY(check_vector(step, *o.mean, s.oc, "mean"));
     WL_TRY(check_vector(step, *o.var, s.oc, "var"));
   }
+  if (conv_normalises(step, ConvDirection::fwd)) WL_TRY(conv_verify_norm(step, s, ConvDirection::fwd, o.x));
   return conv_verify_activation(step);
 }
 
 // Parts in which the algorithm gathers the statistics of y; 0 if it leaves that to a pass of its own.
-int64_t moment_parts(const ConvShape& s, Algorithm algorithm, const Kernels& kernels) {
-  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, ConvDirection::fwd);
+int64_t moment_parts(const ConvShape& s, Algorithm algorithm, bool normalises, const Kernels& kernels) {
+  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, ConvDirection::fwd, normalises);
   return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, ConvDirection::fwd, kernels) : 0;
 }
 int64_t moment_bytes(const ConvShape& s, int64_t parts) {
@@ -62,21 +65,23 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const Operands o(step);
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, all);
+  const bool normalises = conv_normalises(step, ConvDirection::fwd);
   choice->algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, choice);
   if (choice->algorithm == Algorithm::planar)
     planar_choose(s, ConvDirection::fwd, kernels, threads, choice);
   else if (choice->algorithm == Algorithm::depthwise)
-    depthwise_choose(s, ConvDirection::fwd, kernels, threads, choice);
+    depthwise_choose(s, ConvDirection::fwd, normalises, kernels, threads, choice);
   else if (is_winograd(choice->algorithm))
     winograd_choose(s, ConvDirection::fwd, choice->algorithm, kernels, threads, choice);
   else
-    conv_direct_choose(s, ConvDirection::fwd, kernels, threads, choice);
+    conv_direct_choose(s, ConvDirection::fwd, normalises, kernels, threads, choice);
   if (!is_packed(o.w)) choice->workspace += choice->packed;
-  if (o.mean) choice->workspace += moment_bytes(s, moment_parts(s, choice->algorithm, kernels));
+  if (normalises) choice->workspace += conv_norm_bytes(s);
+  if (o.mean) choice->workspace += moment_bytes(s, moment_parts(s, choice->algorithm, normalises, kernels));
 }
 
-void convolve(const Step& step, const Operands& o, const ConvShape& s, Algorithm algorithm, const Kernels& kernels, const Run& run,
-              const Gathering* gathering) {
+void convolve(const Step& step, const Operands& o, const ConvShape& s, Algorithm algorithm, const BatchNorm* norm, const Kernels& kernels,
+              const Run& run, const Gathering* gathering) {
   ConvEpilogueOperands epilogue;
   epilogue.gathering = gathering;
   epilogue.bias = o.bias ? o.bias->f32() : nullptr;
@@ -84,11 +89,11 @@ void convolve(const Step& step, const Operands& o, const ConvShape& s, Algorithm
   epilogue.activation = UnaryKind(step.i(AttrKey::activation));
   epilogue.alpha = (float)step.f(AttrKey::alpha), epilogue.beta = (float)step.f(AttrKey::beta);
   if (algorithm == Algorithm::planar) return planar_conv(run, kernels, s, ConvDirection::fwd, o.x, o.w.f32(), o.y, epilogue);
-  if (algorithm == Algorithm::depthwise) return depthwise_fwd(run, kernels, s, o.x, o.w.f32(), o.y, epilogue);
+  if (algorithm == Algorithm::depthwise) return depthwise_fwd(run, kernels, s, o.x, norm, o.w.f32(), o.y, epilogue);
   char* scratch = run.workspace;
   const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::fwd, algorithm, o.w, &scratch);
   if (is_winograd(algorithm)) return winograd_fwd(run, kernels, s, algorithm, o.x, packed, o.y, epilogue, scratch);
-  conv_direct(run, kernels, s, ConvDirection::fwd, o.x, packed, o.y, epilogue, scratch);
+  conv_direct(run, kernels, s, ConvDirection::fwd, o.x, norm, packed, o.y, epilogue, scratch);
 }
 
 void run(const Step& step, const Run& run) {
@@ -96,12 +101,16 @@ void run(const Step& step, const Run& run) {
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, *run.kernels);
   const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, nullptr);
-  if (!o.mean) return convolve(step, o, s, algorithm, kernels, run, nullptr);
-  const int64_t parts = moment_parts(s, algorithm, kernels);
-  const BatchMoments moments(*kernels.reduce, o.y, parts, reinterpret_cast<float*>(run.workspace), o.mean->f32(), o.var->f32());
   Run rest = run;
+  const bool normalises = conv_normalises(step, ConvDirection::fwd);
+  BatchNorm norm{};
+  if (normalises) norm = conv_batch_norm(step, s, ConvDirection::fwd, &rest.workspace);
+  const BatchNorm* through = normalises ? &norm : nullptr;
+  if (!o.mean) return convolve(step, o, s, algorithm, through, kernels, rest, nullptr);
+  const int64_t parts = moment_parts(s, algorithm, normalises, kernels);
+  const BatchMoments moments(*kernels.reduce, o.y, parts, reinterpret_cast<float*>(rest.workspace), o.mean->f32(), o.var->f32());
   rest.workspace += moment_bytes(s, parts);
-  convolve(step, o, s, algorithm, kernels, rest, parts > 0 ? &moments : nullptr);
+  convolve(step, o, s, algorithm, through, kernels, rest, parts > 0 ? &moments : nullptr);
   parts > 0 ? moments.finish(run) : moments.gather(run);
 }
 

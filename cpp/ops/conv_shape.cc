@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ops/check.h"
 #include "ops/conv.h"
 #include "ops/conv_planar.h"
 #include "ops/depthwise.h"
@@ -85,6 +86,31 @@ Status conv_verify_activation(const Step& step) {
   return verify_range(step, "activation", step.i(AttrKey::activation), 0, int64_t(UnaryKind::affine));
 }
 
+Status conv_verify_norm(const Step& step, const ConvShape& s, ConvDirection direction, const Tensor& x) {
+  WL_TRY(check_batch_norm(step, conv_norm(direction), s.ic));
+  const bool plain = s.taps() == 1 && s.sh == 1 && s.sw == 1 && s.ih == s.oh && s.iw == s.ow && s.pad_top == 0 && s.pad_left == 0;
+  WL_CHECK(depthwise_applies(s) ? s.ocg() == 1 : plain && s.g == 1,
+           "%s: only a depthwise convolution without a multiplier, or a 1x1 of stride 1 without padding and groups, normalises its input",
+           step.path);
+  const Algorithm algorithm = Algorithm(step.i(AttrKey::algorithm));
+  WL_CHECK(algorithm != Algorithm::planar && !is_winograd(algorithm), "%s: this algorithm does not normalise its input", step.path);
+  WL_CHECK(x.dense(), "%s: an input that is normalised has gaps", step.path);
+  const UnaryKind activation = UnaryKind(step.i(AttrKey::in_activation));
+  WL_CHECK(activation == UnaryKind::none || activation == UnaryKind::relu || activation == UnaryKind::relu6,
+           "%s: in_activation is none, relu or relu6, not %lld", step.path, (long long)activation);
+  return Status::good();
+}
+
+int64_t conv_norm_bytes(const ConvShape& s) {
+  return round_up(2 * s.ic * (int64_t)sizeof(float), kCacheLine);
+}
+
+BatchNorm conv_batch_norm(const Step& step, const ConvShape& s, ConvDirection direction, char** scratch) {
+  float* memory = (float*)*scratch;
+  *scratch += conv_norm_bytes(s);
+  return BatchNorm::of(step, conv_norm(direction), s.ic, UnaryKind(step.i(AttrKey::in_activation)), memory);
+}
+
 Status conv_verify(const Step& step, const Tensor& x, const Tensor& y, const Tensor* w) {
   WL_TRY(verify_activation_tensor(step, x, "the input side"));
   WL_TRY(verify_activation_tensor(step, y, "the output side"));
@@ -148,6 +174,10 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection dir
     return Algorithm::depthwise;
   }
   refuse(choice, "depthwise", "more than one input channel per group");
+  if (conv_normalises(step, direction)) {
+    refuse(choice, "planar, winograd", "the input is normalised as it is read");
+    return Algorithm::direct;
+  }
   if (planar_pays(s, direction, kernels)) {
     refuse(choice, "direct, winograd", "few channels leave lanes empty");
     return Algorithm::planar;

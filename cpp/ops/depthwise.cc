@@ -42,46 +42,63 @@ Range input_rows(const ConvShape& s, int64_t begin, int64_t end) {
   return {first, max_of(first, last)};
 }
 
-// Input rows in `count` channels of the output side: the rows of x themselves when m is 1, else copies widened into scratch.
-struct WideRows {
-  const float* data;  // channel `channels.begin` of row `first`, column 0
-  int64_t first, row, col;
-  const float* at(int64_t iy) const { return data + (iy - first) * row; }
+// How input rows reach the kernel: as they lie, or through scratch: widened by a multiplier m > 1, or (without one) normalised.
+constexpr int64_t kNormalisedElements = 96 << 10;  // of scratch, about: they stay in the second cache level
+
+// Rows that are normalised together: at least `rows`.
+int64_t normalised_rows(const ConvShape& s, int64_t rows) {
+  return min_of(s.ih, max_of(rows, kNormalisedElements / (s.iw * min_of(channel_block(s), s.ic))));
+}
+int64_t rows_read(const ConvShape& s, int64_t rows) {  // by so many output rows, at most
+  return min_of(s.ih, (rows - 1) * s.sh + (s.kh - 1) * s.dilh + 1);
+}
+int64_t scratch_elements(const ConvShape& s, int64_t rows, bool normalises) {
+  const int64_t m = s.ocg();
+  if (m > 1) return round_up(rows_read(s, rows) * s.iw * (channel_block(s) + 2 * m), 16);
+  return normalises ? round_up(normalised_rows(s, rows_read(s, rows)) * s.iw * min_of(channel_block(s), s.ic), 16) : 0;
+}
+
+// Input rows [rows.begin, rows.end) of a picture in a block of channels of the output side.
+struct InputRows {
+  const float* data = nullptr;  // channel `channels.begin` of row `rows.begin`, column 0
+  int64_t image = -1;
+  Range rows{0, 0};
+  int64_t row = 0, col = 0;  // steps
+  const float* at(int64_t iy) const { return data + (iy - rows.begin) * row; }
+  bool hold(int64_t picture, Range r) const { return image == picture && rows.begin <= r.begin && r.end <= rows.end; }
 };
 
 // A multiplier cuts blocks of channels anywhere; widening then starts inside an input channel, so whole input channels are widened and the
 // first few skipped.
-WideRows wide_rows(const Kernels& kernels, const ConvShape& s, const Tensor& x, int64_t image, Range rows, Channels channels,
-                   float* scratch) {
+InputRows read_rows(const Kernels& kernels, const ConvShape& s, const Tensor& x, const BatchNorm* norm, int64_t image, Range rows,
+                    Channels channels, float* scratch) {
   const float* picture = x.f32() + image * x.strides[0];
-  const int64_t m = s.ocg();
-  if (m == 1) return {picture + rows.begin * x.strides[1] + channels.begin, rows.begin, x.strides[1], x.strides[2]};
-  const int64_t c0 = channels.begin / m, c1 = div_up(channels.begin + channels.count, m), wide = (c1 - c0) * m;
+  const int64_t m = s.ocg(), count = channels.count;
+  const float* first = picture + rows.begin * x.strides[1] + channels.begin;
+  if (norm) {
+    norm->apply(*kernels.eltwise, rows.size() * s.iw, {channels.begin, channels.begin + count}, first, s.ic, scratch, count);
+    return {scratch, image, rows, s.iw * count, count};
+  }
+  if (m == 1) return {first, image, rows, x.strides[1], x.strides[2]};
+  const int64_t c0 = channels.begin / m, c1 = div_up(channels.begin + count, m), wide = (c1 - c0) * m;
   for (int64_t iy = rows.begin; iy < rows.end; ++iy)
     kernels.depthwise->widen(s.iw, c1 - c0, m, picture + iy * x.strides[1] + c0, x.strides[2], scratch + (iy - rows.begin) * s.iw * wide,
                              wide);
-  return {scratch + channels.begin - c0 * m, rows.begin, s.iw * wide, wide};
+  return {scratch + channels.begin - c0 * m, image, rows, s.iw * wide, wide};
 }
 
-int64_t wide_elements(const ConvShape& s, int64_t rows) {
-  const int64_t m = s.ocg();
-  if (m == 1) return 0;
-  const int64_t input = (rows - 1) * s.sh + (s.kh - 1) * s.dilh + 1;
-  return round_up(min_of(input, s.ih) * s.iw * (channel_block(s) + 2 * m), 16);
-}
-
-// The row of a forward or backward-weights sweep over output row oy; `wide` holds its input rows. False when no filter row lies inside.
-bool sweep_row(const ConvShape& s, const WideRows& wide, int64_t oy, int64_t channels, int lanes, DepthwiseRow* row, const float** x,
+// The row of a forward or backward-weights sweep over output row oy; `in` holds its input rows. False when no filter row lies inside.
+bool sweep_row(const ConvShape& s, const InputRows& in, int64_t oy, int64_t channels, int lanes, DepthwiseRow* row, const float** x,
                int64_t* ky) {
   const Range k = window_inside(oy, s.kh, s.sh, s.dilh, s.pad_top, s.ih);
   row->channels = channels;
   row->columns = s.ow, row->width = s.iw;
   row->rows = k.size(), row->taps = s.kw;
   row->stride = s.sw, row->dilation = s.dilw, row->start = -s.pad_left;
-  row->x_row = s.dilh * wide.row, row->x_col = wide.col;
+  row->x_row = s.dilh * in.row, row->x_col = in.col;
   row->w_row = s.kw * lanes, row->w_vector = s.taps() * lanes;
   *ky = k.begin;
-  *x = k.size() ? wide.at(oy * s.sh - s.pad_top + k.begin * s.dilh) : wide.data;
+  *x = k.size() ? in.at(oy * s.sh - s.pad_top + k.begin * s.dilh) : in.data;
   return k.size() > 0;
 }
 
@@ -103,8 +120,11 @@ int64_t partials(const ConvShape& s) {
 int64_t data_rows(const ConvShape& s) {
   return s.ocg() == 1 ? rows_per_task(s.n, s.ih, s.iw * s.oc) : min_of(s.ih, 4);
 }
-int64_t fwd_rows(const ConvShape& s) {
-  return s.ocg() == 1 ? rows_per_task(s.n, s.oh, s.ow * s.oc) : min_of(s.oh, 4);
+int64_t fwd_rows(const ConvShape& s, bool normalises) {
+  if (s.ocg() > 1) return min_of(s.oh, 4);
+  const int64_t rows = rows_per_task(s.n, s.oh, s.ow * s.oc);
+  if (!normalises) return rows;
+  return max_of(1, min_of(rows, (normalised_rows(s, 1) - (s.kh - 1) * s.dilh - 1) / s.sh + 1));
 }
 
 // Packed weights, or sums, of a block of channels.
@@ -112,11 +132,11 @@ int64_t packed_elements(const ConvShape& s) {
   return round_up(s.taps() * channel_block(s), 16);
 }
 
-int64_t thread_elements(const ConvShape& s, ConvDirection direction) {
+int64_t thread_elements(const ConvShape& s, ConvDirection direction, bool normalises) {
   switch (direction) {
-    case ConvDirection::fwd: return packed_elements(s) + wide_elements(s, fwd_rows(s));
+    case ConvDirection::fwd: return packed_elements(s) + scratch_elements(s, fwd_rows(s, normalises), normalises);
     case ConvDirection::bwd_data: return packed_elements(s) + (s.ocg() == 1 ? 0 : round_up(s.iw * s.oc, 16));
-    case ConvDirection::bwd_weights: return packed_elements(s) + wide_elements(s, chunk_rows(s));
+    case ConvDirection::bwd_weights: return packed_elements(s) + scratch_elements(s, chunk_rows(s), normalises);
   }
   return 0;
 }
@@ -173,12 +193,12 @@ void data_row(const Kernels& kernels, const ConvShape& s, const Tensor& dy, int6
 
 }  // namespace
 
-void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels& kernels, int threads, Choice* choice) {
+void depthwise_choose(const ConvShape& s, ConvDirection direction, bool normalises, const Kernels& kernels, int threads, Choice* choice) {
   choice->algorithm = Algorithm::depthwise;
   choice->packed = 0;
-  choice->workspace = threads * thread_elements(s, direction) * int64_t(sizeof(float));
+  choice->workspace = threads * thread_elements(s, direction, normalises) * int64_t(sizeof(float));
   snprintf(choice->kernel, sizeof choice->kernel, "depthwise 4x%d columns x channels", kernels.lanes);
-  const int64_t rows = direction == ConvDirection::bwd_data ? data_rows(s) : fwd_rows(s);
+  const int64_t rows = direction == ConvDirection::bwd_data ? data_rows(s) : fwd_rows(s, normalises);
   if (direction == ConvDirection::bwd_weights) {
     choice->workspace += partial_elements(s) * int64_t(sizeof(float));
     snprintf(choice->blocking, sizeof choice->blocking, "%lld channels x %lld rows per chunk, %lld partial sums",
@@ -188,29 +208,29 @@ void depthwise_choose(const ConvShape& s, ConvDirection direction, const Kernels
   }
 }
 
-int64_t depthwise_parts(const ConvShape& s, ConvDirection direction) {
-  if (direction == ConvDirection::fwd) return s.n * div_up(s.oh, fwd_rows(s));
+int64_t depthwise_parts(const ConvShape& s, ConvDirection direction, bool normalises) {
+  if (direction == ConvDirection::fwd) return s.n * div_up(s.oh, fwd_rows(s, normalises));
   return s.ocg() == 1 ? s.n * div_up(s.ih, data_rows(s)) : 0;
 }
 
-void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const float* w, const Tensor& y,
-                   const ConvEpilogueOperands& e) {
-  const int64_t block_rows = fwd_rows(s), row_blocks = div_up(s.oh, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
-  const int64_t scratch = thread_elements(s, ConvDirection::fwd);
+void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const BatchNorm* norm, const float* w,
+                   const Tensor& y, const ConvEpilogueOperands& e) {
+  const int64_t block_rows = fwd_rows(s, norm), row_blocks = div_up(s.oh, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
+  const int64_t scratch = thread_elements(s, ConvDirection::fwd, norm);
   const bool plain = !e.bias && !e.residual && e.activation == UnaryKind::none;
   parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
     const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.oh, begin + block_rows);
     float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
-    float* wide_scratch = packed + packed_elements(s);
+    float* rows_scratch = packed + packed_elements(s);
     for (int64_t block = 0; block < channel_blocks; ++block) {
       const Channels channels = channels_of(s, block);
       kernels.depthwise->pack(s.kh, s.kw, channels.count, w + channels.begin, s.kw * s.oc, s.oc, packed);
-      const WideRows wide = wide_rows(kernels, s, x, image, input_rows(s, begin, end), channels, wide_scratch);
+      const InputRows in = read_rows(kernels, s, x, norm, image, input_rows(s, begin, end), channels, rows_scratch);
       for (int64_t oy = begin; oy < end; ++oy) {
         DepthwiseRow row{};
         const float* from = nullptr;
         int64_t ky = 0;
-        sweep_row(s, wide, oy, channels.count, kernels.lanes, &row, &from, &ky);
+        sweep_row(s, in, oy, channels.count, kernels.lanes, &row, &from, &ky);
         row.y_col = y.strides[2];
         const int64_t at = image * y.strides[0] + oy * y.strides[1] + channels.begin;
         DepthwiseEpilogue epilogue{};
@@ -231,7 +251,7 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
 void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& dy, const float* w, const Tensor& dx,
                         const Gathering* gathering) {
   const int64_t block_rows = data_rows(s), row_blocks = div_up(s.ih, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
-  const int64_t m = s.ocg(), scratch = thread_elements(s, ConvDirection::bwd_data);
+  const int64_t m = s.ocg(), scratch = thread_elements(s, ConvDirection::bwd_data, false);
   parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
     const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.ih, begin + block_rows);
     float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
@@ -258,9 +278,10 @@ void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape&
   });
 }
 
-void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const Tensor& dy, float* dw) {
+void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const BatchNorm* norm,
+                           const Tensor& dy, float* dw) {
   const int64_t parts = partials(s), rows = chunk_rows(s), row_chunks = div_up(s.oh, rows), channel_blocks = div_up(s.oc, channel_block(s));
-  const int64_t elements = s.taps() * s.oc, scratch = thread_elements(s, ConvDirection::bwd_weights);
+  const int64_t elements = s.taps() * s.oc, scratch = thread_elements(s, ConvDirection::bwd_weights, norm);
   float* workspace = reinterpret_cast<float*>(run.workspace);
   float* sums = parts == 1 ? dw : workspace;  // [part][tap][oc]
   float* thread_scratch = workspace + partial_elements(s);
@@ -269,19 +290,26 @@ void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvSha
     const int64_t part = task / channel_blocks;
     const Channels channels = channels_of(s, task % channel_blocks);
     float* chunk_sum = thread_scratch + thread * scratch;  // packed
-    float* wide_scratch = chunk_sum + packed_elements(s);
+    float* rows_scratch = chunk_sum + packed_elements(s);
     float* sum = sums + part * elements + channels.begin;
     for (int64_t t = 0; t < s.taps(); ++t) memset(sum + t * s.oc, 0, size_t(channels.count) * sizeof(float));
     const Range range = piece(s.n * row_chunks, parts, part);
+    InputRows in;
     for (int64_t chunk = range.begin; chunk < range.end; ++chunk) {
       const int64_t image = chunk / row_chunks, begin = chunk % row_chunks * rows, end = min_of(s.oh, begin + rows);
       memset(chunk_sum, 0, size_t(packed_elements(s)) * sizeof(float));
-      const WideRows wide = wide_rows(kernels, s, x, image, input_rows(s, begin, end), channels, wide_scratch);
+      Range rows_in = input_rows(s, begin, end);
+      if (norm) {  // those of the chunks that follow too: they overlap
+        const int64_t last = min_of(range.end, (image + 1) * row_chunks) - image * row_chunks;
+        const Range all = input_rows(s, begin, min_of(s.oh, last * rows));
+        if (!in.hold(image, rows_in)) rows_in.end = min_of(all.end, rows_in.begin + normalised_rows(s, rows_in.size()));
+      }
+      if (!norm || !in.hold(image, rows_in)) in = read_rows(kernels, s, x, norm, image, rows_in, channels, rows_scratch);
       for (int64_t oy = begin; oy < end; ++oy) {
         DepthwiseRow row{};
         const float* from = nullptr;
         int64_t ky = 0;
-        if (!sweep_row(s, wide, oy, channels.count, kernels.lanes, &row, &from, &ky)) continue;
+        if (!sweep_row(s, in, oy, channels.count, kernels.lanes, &row, &from, &ky)) continue;
         row.y_col = dy.strides[2];
         const float* gradient = dy.f32() + image * dy.strides[0] + oy * dy.strides[1] + channels.begin;
         kernels.depthwise->weights_row(row, from, gradient, chunk_sum + ky * row.w_row);

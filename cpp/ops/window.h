@@ -1,5 +1,4 @@
-// Which taps of a strided, dilated window meet a given input position: shared by the backward directions of depthwise convolution and
-// pooling.
+// Which taps of a strided, dilated window meet a given input position: shared by the backward directions of convolution and pooling.
 #pragma once
 #include "base/align.h"
 

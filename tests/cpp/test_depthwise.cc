@@ -39,7 +39,7 @@ struct Scratch {
   wl::Run run;
   static int64_t bytes(const ConvShape& planned, ConvDirection direction, const Kernels& kernels, int threads) {
     wl::Choice choice;
-    wl::depthwise_choose(planned, direction, kernels, threads, &choice);
+    wl::depthwise_choose(planned, direction, false, kernels, threads, &choice);
     return choice.workspace;
   }
   Scratch(const ConvShape& planned, ConvDirection direction, const Kernels& kernels, int threads)
@@ -62,7 +62,7 @@ void test(const Problem& p, const Kernels& kernels, bool gaps, int threads) {
     Scratch scratch(p.shape, ConvDirection::fwd, kernels, threads);
     wl::ConvEpilogueOperands e;
     if (epilogue) e.bias = bias.data(), e.residual = &residual.tensor, e.activation = wl::UnaryKind::relu;
-    wl::depthwise_fwd(scratch.run, kernels, p.shape, x.tensor, w.data(), y.tensor, e);
+    wl::depthwise_fwd(scratch.run, kernels, p.shape, x.tensor, nullptr, w.data(), y.tensor, e);
     int wrong = 0;
     y.for_each([&](float v, int64_t i, int64_t oy, int64_t ox, int64_t o) {
       float sum = 0;
@@ -93,7 +93,7 @@ void test(const Problem& p, const Kernels& kernels, bool gaps, int threads) {
 
   Scratch weights(p.shape, ConvDirection::bwd_weights, kernels, threads);
   for (float& v : dw) v = NAN;
-  wl::depthwise_bwd_weights(weights.run, kernels, p.shape, x.tensor, dy.tensor, dw.data());
+  wl::depthwise_bwd_weights(weights.run, kernels, p.shape, x.tensor, nullptr, dy.tensor, dw.data());
   wrong = 0;
   for (int64_t i = 0; i < dw.size(); ++i) wrong += dw[i] != dw_expect[(size_t)i];
   CHECK(wrong == 0, "bwd_weights %s (%s): %d wrong", g.text.c_str(), kernels.isa, wrong);
@@ -113,9 +113,9 @@ void test_bits(const Problem& p, const Kernels& kernels) {
     Guarded<float> one(elements), three(elements), alone(elements);
     Scratch a(p.shape, ConvDirection::bwd_weights, kernels, 1), b(p.shape, ConvDirection::bwd_weights, kernels, 3);
     Scratch c(shape, ConvDirection::bwd_weights, kernels, 2);
-    wl::depthwise_bwd_weights(a.run, kernels, shape, x.first(n), dy.first(n), one.data());
-    wl::depthwise_bwd_weights(b.run, kernels, shape, x.first(n), dy.first(n), three.data());
-    wl::depthwise_bwd_weights(c.run, kernels, shape, x.first(n), dy.first(n), alone.data());
+    wl::depthwise_bwd_weights(a.run, kernels, shape, x.first(n), nullptr, dy.first(n), one.data());
+    wl::depthwise_bwd_weights(b.run, kernels, shape, x.first(n), nullptr, dy.first(n), three.data());
+    wl::depthwise_bwd_weights(c.run, kernels, shape, x.first(n), nullptr, dy.first(n), alone.data());
     CHECK(memcmp(one.data(), three.data(), size_t(elements) * 4) == 0, "%s (%s): threads change bits", g.text.c_str(), kernels.isa);
     CHECK(memcmp(one.data(), alone.data(), size_t(elements) * 4) == 0, "%s (%s): the planned batch changes bits", g.text.c_str(),
           kernels.isa);

@@ -51,7 +51,7 @@ std::vector<ProgramSpec> seeds() {
   const Operand pooled{{2, 3, 3, 5}, DType::f32}, index{{2, 3, 3, 5}, DType::u8};
   const std::vector<AttrSpec> conv = {attr(A::stride_h, 1),  attr(A::stride_w, 2),   attr(A::pad_top, 1),    attr(A::pad_left, 1),
                                       attr(A::pad_right, 1), attr(A::pad_bottom, 1), attr(A::dilation_h, 2), attr(A::groups, 1)};
-  const Operand w{{3, 3, 5, 4}, DType::f32}, y{{2, 4, 4, 4}, DType::f32};
+  const Operand w{{3, 3, 5, 4}, DType::f32}, y{{2, 4, 4, 4}, DType::f32}, point{{1, 1, 5, 5}, DType::f32};
   const Operand logits{{2, 5}, DType::f32}, labels{{2}, DType::i32};
   auto with = [](std::vector<AttrSpec> attrs, AttrSpec more) {
     attrs.push_back(more);
@@ -89,6 +89,8 @@ std::vector<ProgramSpec> seeds() {
       one_step(K::conv_bwd_data, {y, w}, {x}, conv),
       one_step(K::conv_bwd_data, {y, w, x, c, c, c, c}, {x, sums}, with(conv, attr(A::activation, 1))),
       one_step(K::conv_bwd_weights, {x, y}, {w}, conv),
+      one_step(K::conv_fwd, {x, point, absent, absent, c, c, c, c}, {x}, {attr(A::in_activation, 1)}),
+      one_step(K::conv_bwd_weights, {x, x, c, c, c, c}, {point}, {attr(A::in_activation, 2)}),
       one_step(K::matmul, {{{2, 3, 4}, DType::f32}, {{2, 4, 5}, DType::f32}, c}, {{{2, 3, 5}, DType::f32}}, {attr(A::activation, 1)}),
       one_step(K::sgd_update, {flat, flat, flat, scalar}, {}, {attr(A::momentum, 0.9), attr(A::slot, 8)}),
       one_step(K::adam_update, {flat, flat, flat, flat, scalar}, {},

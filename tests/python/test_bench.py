@@ -201,7 +201,6 @@ def test_memory_of_a_step_is_what_it_adds_to_the_resident_memory() -> None:
     assert found == "None" or 75 << 20 <= int(found) <= 100 << 20
 
 
-
 def test_layers_are_averaged_by_class_and_direction() -> None:
     lines = ["n1 ih9 ic4 oc6 kh3 ph1  # a", "n1 ih9 ic4 oc6 kh3 ph1  # b", "n1 ih9 ic4 oc6 kh1  # c"]
     results = [

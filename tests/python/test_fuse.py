@@ -68,6 +68,35 @@ def test_gradient_sums_are_gathered_by_the_convolution_that_makes_dy():
     same_results(graph, fused)
 
 
+def separable_net() -> Graph:
+    """A stem, 1x1, depthwise 3x3, 1x1; a batch normalisation with ReLU before each of the last three."""
+
+    def build(t):
+        x = conv_block(t, t.input("x", Type((BATCH, 6, 6, 3))), "stem", 8)
+        for name, kernel, groups in (("point", 1, 1), ("depth", 3, 8), ("last", 1, 1)):
+            x = ops.conv2d(x, t.param(f"{name}.w", Type((kernel, kernel, 8 // groups, 8))), padding="same", groups=groups)
+            if name != "last":
+                x = ops.relu(ops.batch_norm(x, *ops.batch_stats(x), t.param(f"{name}.gamma", Type((8,))), frozen=False))
+        return {"loss": ops.mean(ops.square(x))}
+
+    from wiesel.passes.autodiff import differentiate
+
+    graph = trace(build, training=True)
+    return differentiate(graph, list(graph.params))
+
+
+def test_convolutions_normalise_what_they_read():
+    graph = separable_net()
+    fused = fuse(graph.copy(), training=True)
+    assert names(fused).count("bn_apply") == 0
+    assert [node.attrs["norm"] for node in fused.nodes if node.op.name == "conv_fwd"] == [False, True, True, True]
+    assert sorted(node.attrs["in_activation"] for node in fused.nodes if node.op.name == "conv_bwd_weights") == ["none", *["relu"] * 3]
+    same_results(graph, fused)
+    assert names(fuse(residual_net(True).copy(), training=True)).count("bn_apply") == 5, (
+        "what a 3x3, a residual sum or a pooling reads stays"
+    )
+
+
 def test_statistics_of_what_is_no_convolution_keep_their_pass():
     def build(t):
         x = ops.relu(t.input("x", Type((BATCH, 4, 4, 3))))

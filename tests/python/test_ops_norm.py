@@ -119,6 +119,56 @@ def test_gradient_sums_of_a_convolution(
 
 
 @every_isa()
+@pytest.mark.parametrize(
+    ("shape", "weight", "options"),
+    [
+        ((3, 14, 14, 40), (1, 1, 40, 16), {}),
+        ((2, 5, 7, 16), (1, 1, 16, 3), {}),  # few channels: planar could not
+        ((3, 3, 3, 1024), (1, 1, 1024, 70), {"algorithm": "direct"}),
+        ((17, 9, 9, 256), (1, 1, 256, 64), {}),
+        ((2, 12, 7, 20), (3, 3, 1, 20), {"groups": 20, "stride_h": 2}),
+        ((2, 30, 60, 70), (3, 3, 1, 70), {"groups": 70, "pad_top": 1, "pad_bottom": 1, "pad_left": 1, "pad_right": 1}),
+        ((1, 9, 9, 500), (5, 5, 1, 500), {"groups": 500, "pad_top": 2, "dilation_h": 2}),
+    ],
+)
+@pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
+def test_a_convolution_that_normalises_its_input(
+    shape: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], activation: str, isa: str
+) -> None:
+    """The bits of a batch normalisation and a convolution of its result, for any number of threads; the reference agrees."""
+    x, w, channels = normal(shape), normal(weight, 1), shape[3:]
+    norm = (normal(channels, 3), np.abs(normal(channels, 4)) + 0.5, normal(channels, 5), normal(channels, 6))
+    at_once = {**options, "norm": True, "in_activation": activation, "eps": 1e-3}
+    apart = {"algorithm": "depthwise" if "groups" in options else "direct", **options}
+
+    def both(x: Any, w: Any, *norm: Any) -> Any:
+        y = call("conv_fwd", [x, w, None, None, *norm], at_once)
+        a = call("bn_apply", [x, *norm], {"eps": 1e-3, "activation": activation})
+        kernel = {"kernel_h": weight[0], "kernel_w": weight[1]}
+        dw = call("conv_bwd_weights", [x, y, *norm], {**at_once, **kernel})
+        return y, dw, call("conv_fwd", [a, w], apart), call("conv_bwd_weights", [a, y], {**apart, **kernel})
+
+    traced = trace(both, x, w, *norm, batch=[0])
+    found, expected = traced.native(isa, threads=1, n=shape[0] + 1), traced.reference()
+    assert found["y0"].tobytes() == found["y2"].tobytes()
+    assert found["y1"].tobytes() == found["y3"].tobytes()
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-4 * np.abs(expected[name]).max())
+    again = traced.native(isa, threads=2)
+    assert all(found[name].tobytes() == again[name].tobytes() for name in found)
+
+
+def test_convolutions_that_cannot_normalise_their_input_say_so() -> None:
+    x, w, c = normal((2, 6, 6, 8)), normal((3, 3, 8, 8), 1), np.ones(8)
+    with pytest.raises(ValueError, match="only a depthwise convolution without a multiplier, or a 1x1"):
+        call("conv_fwd", [x, w, None, None, c, c], {"norm": True})
+    with pytest.raises(ValueError, match="in_activation is none, relu or relu6"):
+        call("conv_fwd", [x, w[:1, :1], None, None, c, c], {"norm": True, "in_activation": "tanh"})
+    with pytest.raises(ValueError, match="var"):
+        call("conv_fwd", [x, w[:1, :1], None, None, c], {"norm": True})
+
+
+@every_isa()
 @pytest.mark.parametrize("shape", [(7, 3), (2, 5, 6, 17), (3, 9, 11, 64), (1, 4, 4, 1), (130, 33)])
 def test_batch_norm_native(shape: tuple[int, ...], isa: str) -> None:
     x, gamma, beta = normal(shape) + 3, normal(shape[-1:], 1), normal(shape[-1:], 2)

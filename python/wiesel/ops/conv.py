@@ -29,10 +29,10 @@ from wiesel.ops.arguments import (
     show,
 )
 from wiesel.ops.base import Cost, Op, register
-from wiesel.ops.batch_norm import gradient_sums
+from wiesel.ops.batch_norm import BnApply, gradient_sums
 from wiesel.ops.dispatch import call
 from wiesel.ops.geometry import Fit, Padding, Window, pair, split_padding, window, window_attrs, windows2d
-from wiesel.ops.kinds import algorithm_number, epilogue_attrs
+from wiesel.ops.kinds import algorithm_number, epilogue_attrs, unary_number
 from wiesel.ops.shape import with_shape
 
 WINDOW_DEFAULTS: Mapping[str, Any] = {
@@ -44,6 +44,31 @@ WINDOW_DEFAULTS: Mapping[str, Any] = {
 ALGORITHMS = ("automatic", "direct", "depthwise", "planar", "winograd2", "winograd4", "ref")
 
 _CONV_DEFAULTS: Mapping[str, Any] = {**WINDOW_DEFAULTS, "groups": 1, "algorithm": "automatic"}
+_NORM_DEFAULTS: Mapping[str, Any] = {"norm": False, "eps": 1e-5, "in_activation": "none"}
+
+IN_ACTIVATIONS = frozenset({"none", "relu", "relu6"})
+"""Behind a batch normalisation through which a convolution reads its input."""
+
+
+def normalises(attrs: Mapping[str, Any], kernel: Sequence[int], ic: int, oc: int) -> bool:
+    """Whether a convolution can read its input through a batch normalisation: it reads every pixel once, or it is depthwise."""
+    if attrs["algorithm"] not in ("automatic", "direct", "depthwise"):
+        return False
+    if attrs["groups"] > 1:
+        return bool(attrs["groups"] == ic == oc)
+    plain = all(attrs[name] == WINDOW_DEFAULTS[name] for name in WINDOW_DEFAULTS if not name.startswith("kernel"))
+    return plain and tuple(kernel) == (1, 1)
+
+
+def _norm_attrs(attrs: Mapping[str, Any]) -> dict[str, int | float]:
+    return {"eps": float(attrs["eps"]), "in_activation": unary_number(attrs["in_activation"])} if attrs["norm"] else {}
+
+
+def _normalised(attrs: Mapping[str, Any], x: np.ndarray, norm: Sequence[np.ndarray | None]) -> np.ndarray:
+    if not attrs["norm"]:
+        return x
+    how = {"eps": attrs["eps"], "activation": attrs["in_activation"], "alpha": 0.0, "beta": 0.0}
+    return BnApply().reference(how, x, *norm)[0]  # type: ignore[arg-type]
 
 
 def windows_of(attrs: Mapping[str, Any], extents: Sequence[int], kernel: Sequence[int]) -> tuple[Window, Window]:
@@ -107,6 +132,14 @@ class _Conv(Op):
             raise ValueError(f"{self.name}: {w.shape[3]} output channels of w {show(w.shape)} do not divide into {groups} groups")
         return w.shape[2] * groups, w.shape[3]
 
+    def _check_norm(self, attrs: Mapping[str, Any], norm: Sequence[Type | None], channels: int) -> None:
+        if not attrs["norm"]:
+            return
+        for name, t in zip(("mean", "var"), (*norm, None, None), strict=False):
+            present(self.name, name, t)
+        for name, t in zip(("mean", "var", "gamma", "beta"), norm, strict=False):
+            channel_vector(self.name, name, t, channels)
+
     def _out(self, attrs: Mapping[str, Any], extents: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
         rows, columns = windows_of(attrs, extents, kernel)
         return out_extent(self.name, "height", rows), out_extent(self.name, "width", columns)
@@ -124,10 +157,15 @@ def _macs(w: Type, positions: int) -> Cost:
 
 @register
 class ConvFwd(_Conv):
-    """x, w, [bias], [residual] -> y = activation(conv(x, w) + bias + residual), and if ``stats`` mean and biased variance per channel."""
+    """x, w, [bias], [residual] -> y = activation(conv(x, w) + bias + residual), and if ``stats`` mean and biased variance per channel.
+
+    x, w, [bias], [residual], mean, var, [gamma], [beta] if ``norm``: instead of x ``bn_apply`` of it is read (see ``normalises``).
+    """
 
     name = "conv_fwd"
-    defaults: ClassVar[Mapping[str, Any]] = {**_CONV_DEFAULTS, "activation": "none", "alpha": 0.0, "beta": 0.0, "stats": False}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **_CONV_DEFAULTS, "activation": "none", "alpha": 0.0, "beta": 0.0, "stats": False, **_NORM_DEFAULTS
+    }  # fmt: skip
 
     def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
         x, w = present(self.name, "x", types[0]), present(self.name, "w", types[1])
@@ -137,11 +175,12 @@ class ConvFwd(_Conv):
         channel_vector(self.name, "bias", types[2] if len(types) > 2 else None, oc)
         if len(types) > 3 and types[3] is not None:
             same_shape(self.name, "residual", types[3], y.shape)
+        self._check_norm(attrs, types[4:], ic)
         return (y, Type((oc,)), Type((oc,))) if attrs["stats"] else (y,)
 
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
-        if node.attrs["activation"] != "none" or node.attrs["stats"]:
-            raise ValueError("conv_fwd: differentiate before activations and statistics are fused")
+        if node.attrs["activation"] != "none" or node.attrs["stats"] or node.attrs["norm"]:
+            raise ValueError("conv_fwd: differentiate before activations, statistics and normalisations are fused")
         x, w, dy, shared = node.inputs[0], node.inputs[1], douts[0], _geometry(node.attrs)
         assert x is not None and w is not None and dy is not None
         shared |= {"kernel_h": w.shape[0], "kernel_w": w.shape[1]}
@@ -157,11 +196,18 @@ class ConvFwd(_Conv):
         return found
 
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
-        return {**super().step_attrs(attrs), **epilogue_attrs(attrs)}
+        return {**super().step_attrs(attrs), **epilogue_attrs(attrs), **_norm_attrs(attrs)}
 
     def reference(
-        self, attrs: Mapping[str, Any], x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, residual: np.ndarray | None = None
+        self,
+        attrs: Mapping[str, Any],
+        x: np.ndarray,
+        w: np.ndarray,
+        bias: np.ndarray | None = None,
+        residual: np.ndarray | None = None,
+        *norm: np.ndarray | None,
     ) -> tuple[np.ndarray, ...]:
+        x = _normalised(attrs, x, norm)
         rows, columns = windows_of(attrs, x.shape[1:3], w.shape[:2])
         groups = attrs["groups"]
         picture = padded(x, rows, columns)
@@ -244,9 +290,13 @@ class ConvBwdData(_Conv):
 
 @register
 class ConvBwdWeights(_Conv):
-    """x, dy -> dw: for every kernel position the product of dy with the pixels that it met there."""
+    """x, dy -> dw: for every kernel position the product of dy with the pixels that it met there.
+
+    x, dy, mean, var, [gamma], [beta] if ``norm``: as in ``conv_fwd``.
+    """
 
     name = "conv_bwd_weights"
+    defaults: ClassVar[Mapping[str, Any]] = {**_CONV_DEFAULTS, **_NORM_DEFAULTS}
 
     def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
         x, dy = present(self.name, "x", types[0]), present(self.name, "dy", types[1])
@@ -256,9 +306,15 @@ class ConvBwdWeights(_Conv):
         if x.shape[3] % groups or dy.shape[3] % groups:
             raise ValueError(f"{self.name}: channels of x {show(x.shape)} and dy {show(dy.shape)} do not divide into {groups} groups")
         same_shape(self.name, "dy", dy, (x.shape[0], *self._out(attrs, x.shape[1:3], kernel), dy.shape[3]))
+        self._check_norm(attrs, types[2:], x.shape[3])
         return (Type((*kernel, x.shape[3] // groups, dy.shape[3])),)
 
+    def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
+        return {**super().step_attrs(attrs), **_norm_attrs(attrs)}
+
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
+        if node.attrs["norm"]:
+            raise ValueError("conv_bwd_weights: differentiate before normalisations are fused")
         x, dy, ddw, shared = node.inputs[0], node.inputs[1], douts[0], _geometry(node.attrs)
         assert x is not None
         return [
@@ -266,7 +322,8 @@ class ConvBwdWeights(_Conv):
             b.op("conv_fwd", x, ddw, **shared) if needed[1] else None,
         ]
 
-    def reference(self, attrs: Mapping[str, Any], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
+    def reference(self, attrs: Mapping[str, Any], x: np.ndarray, dy: np.ndarray, *norm: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        x = _normalised(attrs, x, norm)
         rows, columns = windows_of(attrs, x.shape[1:3], (attrs["kernel_h"], attrs["kernel_w"]))
         groups = attrs["groups"]
         picture = padded(x, rows, columns)

@@ -11,6 +11,8 @@ from wiesel.passes.rewrite import sort_entries
 
 PACKED_OPERAND = {"conv_fwd": "fwd", "conv_bwd_data": "bwd_data"}
 CONVOLUTIONS = (*PACKED_OPERAND, "conv_bwd_weights")
+NOT_OF_WEIGHTS = frozenset({"activation", "alpha", "beta", "eps", "in_activation"})
+"""Attributes of a convolution that say nothing about its packed weights."""
 
 
 def choose(graph: Graph, n: int, *, training: bool, isa: str | None = None) -> Graph:
@@ -45,7 +47,7 @@ def _choose_one(graph: Graph, node: Node, n: int, training: bool, isa: str | Non
     w = node.inputs[1]
     assert w is not None
     node.attrs.update(kernel_h=w.shape[0], kernel_w=w.shape[1])  # packed weights have no extents of their own
-    conv = {name: value for name, value in node.op.step_attrs(node.attrs).items() if name not in ("activation", "alpha", "beta")}
+    conv = {name: value for name, value in node.op.step_attrs(node.attrs).items() if name not in NOT_OF_WEIGHTS}
     key = (w, direction, *sorted(conv.items()))
     packed = packs.get(key)
     if packed is None:

@@ -1,6 +1,6 @@
 """Fewer passes over memory: bias, residual and activation into the epilogue of what makes their input, batch statistics into the
 convolution that makes theirs, masks and the sums that it begins with around the backward of batch normalisation, batch normalisation
-into the weights (inference). The result is what the unfused graph computes.
+into the convolutions that read it (training) or into the weights (inference). The result is what the unfused graph computes.
 
 A producer takes over its reader only when nobody else reads the value between them and it is not handed out.
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wiesel.graph.ir import Builder, Graph, Node, Type, Value
+from wiesel.ops.conv import IN_ACTIVATIONS, normalises
 from wiesel.passes.rewrite import remove_dead, roots, substitute
 
 
@@ -37,6 +38,9 @@ BN_MASKS = frozenset({"relu", "relu6", "leaky_relu"})
 POOL_MASKS = frozenset({"relu", "relu6"})
 """Activations whose derivative is 0 or 1, so that it may be applied to the parts of a sum or to the sum."""
 
+NORM_AT: Mapping[str, int] = {"conv_fwd": 4, "conv_bwd_weights": 2}
+"""Ops that may read their first input through a batch normalisation, and the position of its mean."""
+
 IDEMPOTENT = frozenset({"relu", "relu6", "abs"})
 
 
@@ -49,6 +53,8 @@ def fuse(graph: Graph, *, training: bool) -> Graph:
         fuser.fold_batch_norm()
     fuser.fuse_forward()
     fuser.fuse_backward()
+    if training:
+        fuser.fuse_normalisations()
     remove_dead(graph, roots(graph))
     _drop_indices(graph)
     return graph
@@ -134,6 +140,13 @@ class _Fuser:
                 self._fuse_sums(node)
             elif node.op.name == "bn_bwd":
                 self._fuse_gradient_sums(node)
+        self._sweep()
+
+    def fuse_normalisations(self) -> None:
+        """A batch normalisation that nothing but convolutions read, which can normalise as they read, is never written."""
+        for node in self.graph.nodes:
+            if node.op.name == "bn_apply":
+                self._fuse_normalisation(node)
         self._sweep()
 
     def fold_batch_norm(self) -> None:
@@ -299,6 +312,19 @@ class _Fuser:
         conv.outputs = (*conv.outputs, gathered)
         node.inputs = (x, dy, mean, var, gamma, beta, None, gathered)
 
+    def _fuse_normalisation(self, node: Node) -> None:
+        x, mean, var, gamma, beta, residual = _padded(node.inputs, 6)
+        y, readers = node.outputs[0], self.readers.get(node.outputs[0], [])
+        if x is None or x.producer is None or x.producer.op.name != "conv_fwd" or residual is not None or y in self.kept or not readers:
+            return
+        if node.attrs["activation"] not in IN_ACTIVATIONS or not all(_may_normalise(reader, y) for reader in readers):
+            return
+        for reader in readers:
+            own = _padded(reader.inputs, NORM_AT[reader.op.name])
+            reader.inputs = tuple(_trimmed([x, *own[1:], mean, var, gamma, beta]))
+            reader.attrs.update(norm=True, eps=node.attrs["eps"], in_activation=node.attrs["activation"])
+        self.dead.add(node)
+
     def _mask_pooled(self, node: Node) -> None:
         """d = mask(y) * pool_max_bwd(dy, index) with the maxima z of y: the mask of y where a maximum was is that of z, so
         d = pool_max_bwd(mask(z) * dy, index). Masks fewer pixels, and y is not needed for it. The sum of d over all pixels, which is
@@ -371,6 +397,15 @@ def _is_batch_norm(node: Node | None, activation: Mapping[str, object], eps: flo
     if node is None or node.op.name != "bn_apply" or tuple(_padded(node.inputs, 6)) != (*inputs, None) or node.attrs["eps"] != eps:
         return False
     return all(node.attrs[own] == activation[name] for own, name in (("activation", "kind"), ("alpha", "alpha"), ("beta", "beta")))
+
+
+def _may_normalise(reader: Node, y: Value) -> bool:
+    """Whether ``reader`` can read y through the batch normalisation that makes it."""
+    if reader.op.name not in NORM_AT or reader.attrs["norm"] or reader.inputs[0] is not y or reader.inputs.count(y) > 1:
+        return False
+    w = reader.inputs[1] if reader.op.name == "conv_fwd" else reader.outputs[0]
+    assert w is not None
+    return normalises(reader.attrs, w.shape[:2], y.shape[-1], w.shape[-1])
 
 
 def _trimmed(inputs: list[Value | None]) -> list[Value | None]:
