@@ -92,8 +92,8 @@ def test_convolutions_normalise_what_they_read():
     assert [node.attrs["norm"] for node in fused.nodes if node.op.name == "conv_fwd"] == [False, True, True, True]
     assert sorted(node.attrs["in_activation"] for node in fused.nodes if node.op.name == "conv_bwd_weights") == ["none", *["relu"] * 3]
     same_results(graph, fused)
-    assert names(fuse(residual_net(True).copy(), training=True)).count("bn_apply") == 5, (
-        "what a 3x3, a residual sum or a pooling reads stays"
+    others = names(fuse(residual_net(True).copy(), training=True))
+    assert others.count("bn_apply") == 5, "what a 3x3, a residual sum or a pooling reads stays"
     )
 
 
