@@ -94,7 +94,6 @@ def test_convolutions_normalise_what_they_read():
     same_results(graph, fused)
     others = names(fuse(residual_net(True).copy(), training=True))
     assert others.count("bn_apply") == 5, "what a 3x3, a residual sum or a pooling reads stays"
-    )
 
 
 def test_statistics_of_what_is_no_convolution_keep_their_pass():
