@@ -55,7 +55,8 @@ def test_200_steps_on_digits_follow_the_direct_curve() -> None:
     pytest.importorskip("sklearn")
     found = data.digits()
     x, y = found.x[:800].astype(np.float32) / 127.5 - 1, found.y[:800].astype(np.int32)
-    result = curves.compare("plain", plain, x, y, batch=8, steps=200, lr=0.001, neighbours=2)
+    # Near step 66 a maximum or a ReLU of this net is at a tie: half of the neighbours go one way, half the other.
+    result = curves.compare("plain", plain, x, y, batch=8, steps=200, lr=0.001, neighbours=6)
     assert not np.array_equal(result.default, result.direct), "the algorithms differ"
     assert result.direct[-20:].mean() < 0.5 * result.direct[:5].mean(), "it learns"
     assert result.within, f"apart {result.distance:.2e}, rounding alone {result.noise:.2e}"
