@@ -19,6 +19,7 @@ constexpr int64_t kLeastPixels = 72, kTasks = 16;  // smallest chunk worth a tas
 constexpr int64_t kTilesTogether = 4;              // rows of tiles between which the next ones are fetched from memory
 constexpr int64_t kCrowded = 1024;                 // floats between pixels: multiples of it fall into one set of the first cache level
 constexpr int64_t kLeastUses = 2;                  // panels of a task that read a pixel, from which it is worth copying
+constexpr int64_t kNormalisedUses = 4;             // those of a task that normalises, at least: each does it again
 constexpr double kNanosecondsPerMac = 0.02, kNanosecondsPerPixel = 4;
 
 // How many kernel positions belong to phases before that of `residue` (of k*dilation modulo the stride).
@@ -182,6 +183,7 @@ Cut cut_work(const ConvView& view, bool normalises, const BrgemmKernels& brgemm)
   c.table = taps * c.pixels + (c.form == ConvForm::interleaved ? y.taps : 0);
   const int64_t chunks = c.row_chunks * c.col_blocks * s.g * c.phases;
   c.panel_blocks = min_of(c.panels, max_of(1, div_up(kTasks, chunks)));
+  if (normalises) c.panel_blocks = min_of(c.panel_blocks, div_up(c.panels, kNormalisedUses));
   c.tasks = chunks * c.panel_blocks;
   const bool crowded = c.form == ConvForm::pixels && taps == 1 && k * s.g * x.step % kCrowded == 0;
   c.spread = normalises || (crowded && c.panels >= kLeastUses * c.panel_blocks);

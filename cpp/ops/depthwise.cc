@@ -199,12 +199,14 @@ void depthwise_choose(const ConvShape& s, ConvDirection direction, bool normalis
   choice->workspace = threads * thread_elements(s, direction, normalises) * int64_t(sizeof(float));
   snprintf(choice->kernel, sizeof choice->kernel, "depthwise 4x%d columns x channels", kernels.lanes);
   const int64_t rows = direction == ConvDirection::bwd_data ? data_rows(s) : fwd_rows(s, normalises);
+  const char* read = normalises ? "normalised, " : "";
   if (direction == ConvDirection::bwd_weights) {
     choice->workspace += partial_elements(s) * int64_t(sizeof(float));
-    snprintf(choice->blocking, sizeof choice->blocking, "%lld channels x %lld rows per chunk, %lld partial sums",
+    snprintf(choice->blocking, sizeof choice->blocking, "%s%lld channels x %lld rows per chunk, %lld partial sums", read,
              (long long)channel_block(s), (long long)chunk_rows(s), (long long)partials(s));
   } else {
-    snprintf(choice->blocking, sizeof choice->blocking, "%lld channels, %lld rows per task", (long long)channel_block(s), (long long)rows);
+    snprintf(choice->blocking, sizeof choice->blocking, "%s%lld channels, %lld rows per task", read, (long long)channel_block(s),
+             (long long)rows);
   }
 }
 
