@@ -183,31 +183,20 @@ class BnBwd(Op):
         return Cost(flops=8 * outs[0].elements(1))
 
 
-def _masked(
-    attrs: Mapping[str, Any],
-    x: np.ndarray,
-    dy: np.ndarray,
-    mean: np.ndarray,
-    var: np.ndarray,
-    gamma: np.ndarray | None = None,
-    beta: np.ndarray | None = None,
-    y: np.ndarray | None = None,
-) -> np.ndarray:
-    """dy times the derivative of the activation behind the normalisation."""
+def _masked(attrs: Mapping[str, Any], x: np.ndarray, dy: np.ndarray, *norm: np.ndarray | None) -> np.ndarray:
+    """dy times the derivative of the activation behind the normalisation. ``norm`` are mean, var, [gamma], [beta] and [y]."""
     if attrs["activation"] == "none":
         return dy
+    y = norm[4] if len(norm) > 4 else None
     if y is None:
-        (y,) = BnApply().reference(attrs, x, mean, var, gamma, beta)
+        (y,) = BnApply().reference(attrs, x, *norm[:4])  # type: ignore[arg-type]
     return np.asarray(dy * unary.KINDS[attrs["activation"]].df(y, attrs["alpha"], attrs["beta"]))
 
 
 def gradient_sums(attrs: Mapping[str, Any], x: np.ndarray, dy: np.ndarray, *norm: np.ndarray | None) -> np.ndarray:
     """(2c): per channel the sums of g and of g * (x - mean), where g is dy times the derivative of the activation. ``norm`` are mean,
     var, [gamma], [beta] and [y]."""
-    mean, var, gamma, beta, y = (*norm, None, None, None)[:5]
-    assert mean is not None
-    assert var is not None
-    g, front = _masked(attrs, x, dy, mean, var, gamma, beta, y), _front(x)
+    g, mean, front = _masked(attrs, x, dy, *norm), norm[0], _front(x)
     return np.concatenate([g.sum(front), (g * (x - mean)).sum(front)])
 
 

@@ -132,9 +132,8 @@ class _Conv(Op):
             raise ValueError(f"{self.name}: {w.shape[3]} output channels of w {show(w.shape)} do not divide into {groups} groups")
         return w.shape[2] * groups, w.shape[3]
 
-    def _check_norm(self, attrs: Mapping[str, Any], norm: Sequence[Type | None], channels: int) -> None:
-        if not attrs["norm"]:
-            return
+    def _check_norm(self, norm: Sequence[Type | None], channels: int) -> None:
+        """``norm`` are mean, var, [gamma] and [beta] of a batch normalisation."""
         for name, t in zip(("mean", "var"), (*norm, None, None), strict=False):
             present(self.name, name, t)
         for name, t in zip(("mean", "var", "gamma", "beta"), norm, strict=False):
@@ -175,7 +174,8 @@ class ConvFwd(_Conv):
         channel_vector(self.name, "bias", types[2] if len(types) > 2 else None, oc)
         if len(types) > 3 and types[3] is not None:
             same_shape(self.name, "residual", types[3], y.shape)
-        self._check_norm(attrs, types[4:], ic)
+        if attrs["norm"]:
+            self._check_norm(types[4:], ic)
         return (y, Type((oc,)), Type((oc,))) if attrs["stats"] else (y,)
 
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
@@ -249,8 +249,7 @@ class ConvBwdData(_Conv):
         if not attrs["sums"]:
             return (dx,)
         same_shape(self.name, "x", present(self.name, "x", types[2]), dx.shape)
-        for name, t in zip(("mean", "var", "gamma", "beta"), types[3:], strict=False):
-            channel_vector(self.name, name, t, ic)
+        self._check_norm(types[3:], ic)
         return dx, Type((2 * ic,))
 
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
@@ -306,7 +305,8 @@ class ConvBwdWeights(_Conv):
         if x.shape[3] % groups or dy.shape[3] % groups:
             raise ValueError(f"{self.name}: channels of x {show(x.shape)} and dy {show(dy.shape)} do not divide into {groups} groups")
         same_shape(self.name, "dy", dy, (x.shape[0], *self._out(attrs, x.shape[1:3], kernel), dy.shape[3]))
-        self._check_norm(attrs, types[2:], x.shape[3])
+        if attrs["norm"]:
+            self._check_norm(types[2:], x.shape[3])
         return (Type((*kernel, x.shape[3] // groups, dy.shape[3])),)
 
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
