@@ -11,23 +11,13 @@ namespace wl {
 
 class BatchGradient final : public Gathering {
  public:
-  static constexpr int64_t kParts = 64;  // where the writer has no cut of its own
-
   // Floats of memory, for a tensor of so many parts or fewer.
   static int64_t elements(int64_t parts, int64_t channels) { return round_up(2 * max_of(parts, kParts) * channels, 16); }
 
   // dy and x, the input of `norm`, are dense and alike. `sums` has two rows of channels: Σ g and Σ g*(x - mean).
   BatchGradient(const ReduceKernels& kernels, const Tensor& dy, const Tensor& x, const BatchNorm& norm, int64_t parts, float* memory,
                 float* sums)
-      : kernels_(kernels),
-        x_(x.f32()),
-        dy_(dy.f32()),
-        channels_(dy.dim_from_end(0)),
-        rows_(dy.elements() / channels_),
-        parts_(parts > 0 ? parts : min_of(kParts, rows_)),
-        norm_(norm),
-        memory_(memory),
-        sums_(sums) {}
+      : Gathering(dy, parts), kernels_(kernels), x_(x.f32()), dy_(dy.f32()), norm_(norm), memory_(memory), sums_(sums) {}
 
   void add(int64_t part, Range rows, Range channels) const override {
     const int64_t first = channels.begin, at = rows.begin * channels_ + first;
@@ -41,25 +31,15 @@ class BatchGradient final : public Gathering {
     kernels_.bn_sums(rows.size(), channels.size(), p, g, gx);
   }
 
-  // Once all parts are added, in every channel.
-  void finish(const Run& run) const {
+ private:
+  void combine(const Run& run) const override {
     const CombiningTime combining(run);
     for (int64_t c = 0; c < 2 * channels_; ++c) sums_[c] = 0;
     kernels_.columns(ReduceKind::sum, parts_, 2 * channels_, memory_, 2 * channels_, sums_);
   }
 
-  // For a writer without parts of its own: a pass over both tensors.
-  void gather(const Run& run) const {
-    parallel_for(run, parts_, 0.5 * (double)(rows_ * channels_), [&](int64_t part, int) {
-      add(part, piece(rows_, parts_, part), {0, channels_});
-    });
-    finish(run);
-  }
-
- private:
   const ReduceKernels& kernels_;
   const float *x_, *dy_;
-  int64_t channels_, rows_, parts_;
   BatchNorm norm_;
   float *memory_, *sums_;  // memory: [part][Σ g, Σ g*(x - mean)][channel]
 };

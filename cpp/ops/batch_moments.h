@@ -9,20 +9,16 @@ namespace wl {
 
 class BatchMoments final : public Gathering {
  public:
-  static constexpr int64_t kParts = 64;  // where the writer has no cut of its own
-
   // Floats of memory, for a tensor of so many parts or fewer.
   static int64_t elements(int64_t parts, int64_t channels) {
     return round_up(max_of(parts, kParts) * (2 * channels + (int64_t)(sizeof(Range) / sizeof(float))), 16);
   }
 
-  // `t` is dense; its rows are all axes but the last. mean and var have its channels. `memory` is for `parts` parts, aligned to 8 bytes.
+  // mean and var have the channels of `t`. `memory` is for `parts` parts, aligned to 8 bytes.
   BatchMoments(const ReduceKernels& kernels, const Tensor& t, int64_t parts, float* memory, float* mean, float* var)
-      : kernels_(kernels),
+      : Gathering(t, parts),
+        kernels_(kernels),
         data_(t.f32()),
-        channels_(t.dim_from_end(0)),
-        rows_(t.elements() / channels_),
-        parts_(parts > 0 ? parts : min_of(kParts, rows_)),
         rows_of_(reinterpret_cast<Range*>(memory)),
         memory_(reinterpret_cast<float*>(rows_of_ + parts_)),
         mean_(mean),
@@ -36,8 +32,8 @@ class BatchMoments final : public Gathering {
     kernels_.moments(rows.size(), channels.size(), first, channels_, first, mean, mean + channels_);
   }
 
-  // Once all parts are added, in every channel: merges them. The first is not empty.
-  void finish(const Run& run) const {
+ private:
+  void combine(const Run& run) const override {  // the first part is not empty
     const CombiningTime combining(run);
     float *mean = memory_, *m2 = memory_ + channels_;
     for (int64_t part = 1; part < parts_; ++part) {
@@ -54,18 +50,8 @@ class BatchMoments final : public Gathering {
     }
   }
 
-  // For a writer without parts of its own: a pass over the tensor.
-  void gather(const Run& run) const {
-    parallel_for(run, parts_, 0.4 * (double)(rows_ * channels_), [&](int64_t part, int) {
-      add(part, piece(rows_, parts_, part), {0, channels_});
-    });
-    finish(run);
-  }
-
- private:
   const ReduceKernels& kernels_;
   const float* data_;
-  int64_t channels_, rows_, parts_;
   Range* rows_of_;                // [part]
   float *memory_, *mean_, *var_;  // memory: [part][mean, M2][channel]
 };

@@ -69,14 +69,41 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& shape, ConvDirection
 // offset < in.
 Range conv_valid(int64_t out, int64_t in, int64_t stride, int64_t pad, int64_t offset);
 
-// What is gathered of a convolution's output while each part of it is still in cache.
+// What is gathered of a dense tensor while each part of it is still in cache: by the convolution that writes it, if that has parts, else in
+// a pass of its own. The parts are combined in order, so the bits depend on how the shape is cut alone.
 class Gathering {
  public:
+  static constexpr int64_t kParts = 64;  // of such a pass
+
   // The channels of part `part`, which is the rows of pixels `rows` of all pictures. May run at the same time for other parts or channels.
   virtual void add(int64_t part, Range rows, Range channels) const = 0;
 
+  // For the writer, which adds every part in every channel; null if it has none.
+  const Gathering* for_writer() const { return written_in_parts_ ? this : nullptr; }
+
+  // Once the tensor is written.
+  void complete(const Run& run) const {
+    if (!written_in_parts_)
+      parallel_for(run, parts_, 0.5 * (double)(rows_ * channels_), [&](int64_t part, int) {
+        add(part, piece(rows_, parts_, part), {0, channels_});
+      });
+    combine(run);
+  }
+
  protected:
+  // Rows are all axes of `t` but the last; `parts` are the writer's, or 0.
+  Gathering(const Tensor& t, int64_t parts)
+      : channels_(t.dim_from_end(0)),
+        rows_(t.elements() / channels_),
+        parts_(parts > 0 ? parts : min_of(kParts, rows_)),
+        written_in_parts_(parts > 0) {}
   ~Gathering() = default;
+  virtual void combine(const Run& run) const = 0;
+
+  const int64_t channels_, rows_, parts_;
+
+ private:
+  const bool written_in_parts_;
 };
 
 // What becomes of a convolution's sums: y = act(sums + bias + residual), of which something may be gathered. Backward-data gathers at most.
@@ -87,6 +114,13 @@ struct ConvEpilogueOperands {
   float alpha = 0, beta = 0;
   const Gathering* gathering = nullptr;  // direct and depthwise, where they have parts
 };
+
+// Fills `choice` for an algorithm of forward or backward-data. `normalises`: whether the input is normalised as it is read.
+void conv_choose(const ConvShape& shape, ConvDirection direction, Algorithm algorithm, bool normalises, const Kernels& kernels, int threads,
+                 Choice* choice);
+
+// Parts in which such an algorithm writes its output, for a Gathering; 0 if it has none that follow each other.
+int64_t conv_parts(const ConvShape& shape, ConvDirection direction, Algorithm algorithm, bool normalises, const Kernels& kernels);
 
 // --- packed weights -----------------------------------------------------------------------------------------------------------------
 // Packed weights are the B operand of brgemm: for direct convolution [group][panel][tap][k][width] (conv_direct.h), for Winograd

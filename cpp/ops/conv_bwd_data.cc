@@ -44,11 +44,6 @@ Status verify(const Step& step) {
   return conv_verify_operand(step, s, ConvDirection::bwd_data, o.w);
 }
 
-// Parts in which the algorithm gathers sums of dx; 0 if it leaves that to a pass of its own.
-int64_t sum_parts(const ConvShape& s, Algorithm algorithm, const Kernels& kernels) {
-  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, ConvDirection::bwd_data, false);
-  return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, ConvDirection::bwd_data, kernels) : 0;
-}
 int64_t norm_elements(const ConvShape& s) {
   return round_up(2 * s.ic, 16);
 }
@@ -61,16 +56,9 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const ConvShape s = o.shape(step);
   const Kernels& kernels = conv_kernels(step, all);
   choice->algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, kernels, choice);
-  if (choice->algorithm == Algorithm::planar)
-    planar_choose(s, ConvDirection::bwd_data, kernels, threads, choice);
-  else if (choice->algorithm == Algorithm::depthwise)
-    depthwise_choose(s, ConvDirection::bwd_data, false, kernels, threads, choice);
-  else if (is_winograd(choice->algorithm))
-    winograd_choose(s, ConvDirection::bwd_data, choice->algorithm, kernels, threads, choice);
-  else
-    conv_direct_choose(s, ConvDirection::bwd_data, false, kernels, threads, choice);
+  conv_choose(s, ConvDirection::bwd_data, choice->algorithm, false, kernels, threads, choice);
   if (!is_packed(o.w)) choice->workspace += choice->packed;
-  if (o.sums) choice->workspace += sum_bytes(s, sum_parts(s, choice->algorithm, kernels));
+  if (o.sums) choice->workspace += sum_bytes(s, conv_parts(s, ConvDirection::bwd_data, choice->algorithm, false, kernels));
 }
 
 void convolve(const Operands& o, const ConvShape& s, Algorithm algorithm, const Kernels& kernels, const Run& run,
@@ -91,14 +79,14 @@ void run(const Step& step, const Run& run) {
   const Kernels& kernels = conv_kernels(step, *run.kernels);
   const Algorithm algorithm = conv_algorithm(step, s, ConvDirection::bwd_data, o.w, kernels, nullptr);
   if (!o.sums) return convolve(o, s, algorithm, kernels, run, nullptr);
-  const int64_t parts = sum_parts(s, algorithm, kernels);
+  const int64_t parts = conv_parts(s, ConvDirection::bwd_data, algorithm, false, kernels);
   float* memory = reinterpret_cast<float*>(run.workspace);
   const BatchNorm norm = BatchNorm::of(step, kNorm, s.ic, UnaryKind(step.i(AttrKey::activation)), memory);
   const BatchGradient sums(*kernels.reduce, o.dx, *o.x, norm, parts, memory + norm_elements(s), o.sums->f32());
   Run rest = run;
   rest.workspace += sum_bytes(s, parts);
-  convolve(o, s, algorithm, kernels, rest, parts > 0 ? &sums : nullptr);
-  parts > 0 ? sums.finish(run) : sums.gather(run);
+  convolve(o, s, algorithm, kernels, rest, sums.for_writer());
+  sums.complete(run);
 }
 
 }  // namespace

@@ -52,11 +52,6 @@ Status verify(const Step& step) {
   return conv_verify_activation(step);
 }
 
-// Parts in which the algorithm gathers the statistics of y; 0 if it leaves that to a pass of its own.
-int64_t moment_parts(const ConvShape& s, Algorithm algorithm, bool normalises, const Kernels& kernels) {
-  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, ConvDirection::fwd, normalises);
-  return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, ConvDirection::fwd, kernels) : 0;
-}
 int64_t moment_bytes(const ConvShape& s, int64_t parts) {
   return BatchMoments::elements(parts, s.oc) * (int64_t)sizeof(float);
 }
@@ -67,17 +62,10 @@ void choose(const Step& step, const Kernels& all, int threads, Choice* choice) {
   const Kernels& kernels = conv_kernels(step, all);
   const bool normalises = conv_normalises(step, ConvDirection::fwd);
   choice->algorithm = conv_algorithm(step, s, ConvDirection::fwd, o.w, kernels, choice);
-  if (choice->algorithm == Algorithm::planar)
-    planar_choose(s, ConvDirection::fwd, kernels, threads, choice);
-  else if (choice->algorithm == Algorithm::depthwise)
-    depthwise_choose(s, ConvDirection::fwd, normalises, kernels, threads, choice);
-  else if (is_winograd(choice->algorithm))
-    winograd_choose(s, ConvDirection::fwd, choice->algorithm, kernels, threads, choice);
-  else
-    conv_direct_choose(s, ConvDirection::fwd, normalises, kernels, threads, choice);
+  conv_choose(s, ConvDirection::fwd, choice->algorithm, normalises, kernels, threads, choice);
   if (!is_packed(o.w)) choice->workspace += choice->packed;
   if (normalises) choice->workspace += conv_norm_bytes(s);
-  if (o.mean) choice->workspace += moment_bytes(s, moment_parts(s, choice->algorithm, normalises, kernels));
+  if (o.mean) choice->workspace += moment_bytes(s, conv_parts(s, ConvDirection::fwd, choice->algorithm, normalises, kernels));
 }
 
 void convolve(const Step& step, const Operands& o, const ConvShape& s, Algorithm algorithm, const BatchNorm* norm, const Kernels& kernels,
@@ -107,11 +95,11 @@ void run(const Step& step, const Run& run) {
   if (normalises) norm = conv_batch_norm(step, s, ConvDirection::fwd, &rest.workspace);
   const BatchNorm* through = normalises ? &norm : nullptr;
   if (!o.mean) return convolve(step, o, s, algorithm, through, kernels, rest, nullptr);
-  const int64_t parts = moment_parts(s, algorithm, normalises, kernels);
+  const int64_t parts = conv_parts(s, ConvDirection::fwd, algorithm, normalises, kernels);
   const BatchMoments moments(*kernels.reduce, o.y, parts, reinterpret_cast<float*>(rest.workspace), o.mean->f32(), o.var->f32());
   rest.workspace += moment_bytes(s, parts);
-  convolve(step, o, s, algorithm, through, kernels, rest, parts > 0 ? &moments : nullptr);
-  parts > 0 ? moments.finish(run) : moments.gather(run);
+  convolve(step, o, s, algorithm, through, kernels, rest, moments.for_writer());
+  moments.complete(run);
 }
 
 }  // namespace

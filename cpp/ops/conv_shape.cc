@@ -4,6 +4,7 @@
 
 #include "ops/check.h"
 #include "ops/conv.h"
+#include "ops/conv_direct.h"
 #include "ops/conv_planar.h"
 #include "ops/depthwise.h"
 #include "ops/winograd.h"
@@ -207,6 +208,23 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection dir
   if (best != Algorithm::winograd2) refuse(choice, "winograd2", slower);
   if (best != Algorithm::winograd4) refuse(choice, "winograd4", slower);
   return best;
+}
+
+void conv_choose(const ConvShape& s, ConvDirection direction, Algorithm algorithm, bool normalises, const Kernels& kernels, int threads,
+                 Choice* choice) {
+  if (algorithm == Algorithm::planar)
+    planar_choose(s, direction, kernels, threads, choice);
+  else if (algorithm == Algorithm::depthwise)
+    depthwise_choose(s, direction, normalises, kernels, threads, choice);
+  else if (is_winograd(algorithm))
+    winograd_choose(s, direction, algorithm, kernels, threads, choice);
+  else
+    conv_direct_choose(s, direction, normalises, kernels, threads, choice);
+}
+
+int64_t conv_parts(const ConvShape& s, ConvDirection direction, Algorithm algorithm, bool normalises, const Kernels& kernels) {
+  if (algorithm == Algorithm::depthwise) return depthwise_parts(s, direction, normalises);
+  return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, direction, kernels) : 0;
 }
 
 const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, Algorithm algorithm,
