@@ -99,11 +99,12 @@ Timing time_conv(const Case& c, const std::string& what, const Kernels& kernels,
   Buffer x(s.n * s.ih * s.iw * s.ic), y(s.n * s.oh * s.ow * s.oc), w(s.taps() * s.icg() * s.oc);
   const Tensor tx = tensor(x.get(), {s.n, s.ih, s.iw, s.ic}), ty = tensor(y.get(), {s.n, s.oh, s.ow, s.oc});
   const Tensor tw = tensor(w.get(), {s.kh, s.kw, s.icg(), s.oc});
+  wl::Algorithm algorithm = wl::Algorithm(c.get("algorithm", 0));
   const auto with_attrs = [&](OpRun op) {
     op.attr(AttrKey::kernel_h, s.kh).attr(AttrKey::kernel_w, s.kw).attr(AttrKey::stride_h, s.sh).attr(AttrKey::stride_w, s.sw);
     op.attr(AttrKey::pad_top, s.pad_top).attr(AttrKey::pad_left, s.pad_left).attr(AttrKey::pad_bottom, s.pad_bottom);
     op.attr(AttrKey::pad_right, s.pad_right).attr(AttrKey::dilation_h, s.dilh).attr(AttrKey::dilation_w, s.dilw);
-    return op.attr(AttrKey::groups, s.g).attr(AttrKey::algorithm, c.get("algorithm", 0));
+    return op.attr(AttrKey::groups, s.g).attr(AttrKey::algorithm, (int64_t)algorithm);
   };
   if (what == "bwd_weights")
     return time_step(with_attrs(OpRun(Opcode::conv_bwd_weights, {&tx, &ty}, {&tw})), kernels, threads, 2 * s.macs());
@@ -113,7 +114,9 @@ Timing time_conv(const Case& c, const std::string& what, const Kernels& kernels,
     return forward ? with_attrs(OpRun(Opcode::conv_fwd, {&tx, &weight}, {&ty}))
                    : with_attrs(OpRun(Opcode::conv_bwd_data, {&ty, &weight}, {&tx}));
   };
-  const int64_t bytes = convolve(tw).choose(kernels, threads).packed;
+  const wl::Choice choice = convolve(tw).choose(kernels, threads);
+  algorithm = choice.algorithm;  // packed weights do not tell which algorithm they are for
+  const int64_t bytes = choice.packed;
   if (bytes == 0) return time_step(convolve(tw), kernels, threads, 2 * s.macs());
   Buffer packed(bytes / 4);
   const Tensor tp = tensor(packed.get(), {bytes}, wl::DType::u8);

@@ -112,7 +112,7 @@ struct ConvEpilogueOperands {
   const Tensor* residual = nullptr;  // extents of y, or null; may be y itself
   UnaryKind activation = UnaryKind::none;
   float alpha = 0, beta = 0;
-  const Gathering* gathering = nullptr;  // direct and depthwise, where they have parts
+  const Gathering* gathering = nullptr;  // of algorithms with parts
 };
 
 // Fills `choice` for an algorithm of forward or backward-data. `normalises`: whether the input is normalised as it is read.
@@ -127,10 +127,11 @@ int64_t conv_parts(const ConvShape& shape, ConvDirection direction, Algorithm al
 // [place][panel][k][width] (winograd.h), with zeros in the columns past the last channel. Forward: k runs over ic/g and the columns over
 // oc/g; backward-data: the other way round.
 
-// Bytes of the packed weights for a direction: the same on every ISA.
+// Bytes of the packed weights for a direction: the same on every ISA. None where the algorithm reads canonical ones.
 int64_t conv_packed_bytes(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);
 
-// The packed weights behind operand `w`: its own bytes, or, where w is canonical, packed into *scratch, which is moved past them.
+// The weights that the algorithm reads: those of operand `w`, or, where w is canonical and they must be packed, packed into *scratch, which
+// is moved past them.
 const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction,
                                  Algorithm algorithm, const Tensor& w, char** scratch);
 

@@ -67,9 +67,9 @@ void convolve(const Operands& o, const ConvShape& s, Algorithm algorithm, const 
   if (algorithm == Algorithm::depthwise) return depthwise_bwd_data(run, kernels, s, o.dy, o.w.f32(), o.dx, gathering);
   char* scratch = run.workspace;
   const float* packed = conv_packed_operand(run, kernels, s, ConvDirection::bwd_data, algorithm, o.w, &scratch);
-  if (is_winograd(algorithm)) return winograd_bwd_data(run, kernels, s, algorithm, o.dy, packed, o.dx, scratch);
   ConvEpilogueOperands epilogue;
   epilogue.gathering = gathering;
+  if (is_winograd(algorithm)) return winograd_bwd_data(run, kernels, s, algorithm, o.dy, packed, o.dx, epilogue, scratch);
   conv_direct(run, kernels, s, ConvDirection::bwd_data, o.dy, nullptr, packed, o.dx, epilogue, scratch);
 }
 

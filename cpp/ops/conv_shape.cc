@@ -137,6 +137,7 @@ Status conv_verify_operand(const Step& step, const ConvShape& s, ConvDirection d
   const Algorithm algorithm = Algorithm(step.i(AttrKey::algorithm));
   WL_CHECK(algorithm != Algorithm::planar, "%s: algorithm planar reads canonical weights, not packed ones", step.path);
   const int64_t need = conv_packed_bytes(s, direction, algorithm);
+  WL_CHECK(need > 0, "%s: so large weights are transformed on the way: winograd reads the canonical ones, not packed ones", step.path);
   WL_CHECK(w.rank == 1 && w.strides[0] == 1 && w.dims[0] >= need, "%s: packed weights hold fewer than %lld dense bytes", step.path,
            (long long)need);
   WL_CHECK(w.offset % kCacheLine == 0, "%s: packed weights are not aligned to %lld bytes", step.path, (long long)kCacheLine);
@@ -224,14 +225,16 @@ void conv_choose(const ConvShape& s, ConvDirection direction, Algorithm algorith
 
 int64_t conv_parts(const ConvShape& s, ConvDirection direction, Algorithm algorithm, bool normalises, const Kernels& kernels) {
   if (algorithm == Algorithm::depthwise) return depthwise_parts(s, direction, normalises);
+  if (is_winograd(algorithm)) return winograd_parts(s, direction, algorithm);
   return algorithm == Algorithm::direct || algorithm == Algorithm::ref ? conv_direct_parts(s, direction, kernels) : 0;
 }
 
 const float* conv_packed_operand(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, Algorithm algorithm,
                                  const Tensor& w, char** scratch) {
-  if (is_packed(w)) return w.f32();
+  const int64_t bytes = conv_packed_bytes(s, direction, algorithm);
+  if (is_packed(w) || bytes == 0) return w.f32();
   float* packed = (float*)*scratch;
-  *scratch += conv_packed_bytes(s, direction, algorithm);
+  *scratch += bytes;
   conv_pack_weights(run, kernels, s, direction, algorithm, w.f32(), packed);
   return packed;
 }

@@ -6,9 +6,9 @@
 // bias, residual and activation, writes m x m outputs. Backward-weights transforms x and dy, sums products over the tiles and
 // transforms once at the end.
 //
-// Two schedules, chosen by the size of the transformed weights. `fused`: each task takes a few tiles through all three phases, so that
-// they stay in its cache. `team`: all threads work through one phase after the other over a block of many tiles, so that large
-// weights are read once per block.
+// Two schedules of the correlation, chosen by the size of the transformed weights. By tiles: a task takes a few tiles through all three
+// phases, so that they stay in its cache, and packed weights pass by. By columns, where the weights are large: the tiles are transformed
+// first; then a task takes a panel of output columns and transforms their weights itself, in its cache, where it needs them.
 #pragma once
 #include "ops/conv.h"
 
@@ -30,16 +30,23 @@ double winograd_cost(const ConvShape& shape, ConvDirection direction, Algorithm 
 void winograd_choose(const ConvShape& shape, ConvDirection direction, Algorithm algorithm, const Kernels& kernels, int threads,
                      Choice* choice);
 
-// Transformed weights: [t*t][panel][k][width], the same number of bytes on every ISA. Directions fwd and bwd_data.
+// Parts in which the correlation gathers something of its output; 0 if it cannot, because they would not follow each other in it.
+int64_t winograd_parts(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);
+
+// Transformed weights: [t*t][panel][k][width], the same number of bytes on every ISA; none where canonical weights are transformed on the
+// way. Directions fwd and bwd_data.
 int64_t winograd_packed_bytes(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);
 void winograd_pack(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, Algorithm algorithm,
                    const float* w, float* packed);
 
-// y = act(conv(x, w) + bias + residual). `scratch` has the bytes that winograd_choose told; backward-weights uses run.workspace.
-void winograd_fwd(const Run& run, const Kernels& kernels, const ConvShape& shape, Algorithm algorithm, const Tensor& x, const float* packed,
+// y = act(conv(x, w) + bias + residual), where w is packed if it has packed bytes. `scratch` has the bytes that winograd_choose told.
+void winograd_fwd(const Run& run, const Kernels& kernels, const ConvShape& shape, Algorithm algorithm, const Tensor& x, const float* w,
                   const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch);
 void winograd_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& shape, Algorithm algorithm, const Tensor& dy,
-                       const float* packed, const Tensor& dx, char* scratch);
+                       const float* w, const Tensor& dx, const ConvEpilogueOperands& epilogue, char* scratch);
+
+// Its own file; uses run.workspace. winograd_choose calls winograd_bwd_weights_choose.
+void winograd_bwd_weights_choose(const ConvShape& shape, Algorithm algorithm, int threads, Choice* choice);
 void winograd_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& shape, Algorithm algorithm, const Tensor& x,
                           const Tensor& dy, float* dw);
 

@@ -60,6 +60,13 @@ struct Workspace {
   }
 };
 
+// What the correlation reads: packed weights, or the canonical ones that it transforms itself.
+const float* weights(const Problem& p, ConvDirection direction, Algorithm a, const Run& run, Guarded<float>& packed) {
+  if (packed.size() == 0) return p.w.data();
+  winograd_pack(run, *run.kernels, p.s, direction, a, p.w.data(), packed.data());
+  return packed.data();
+}
+
 void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
   harness::Random random(7);
   harness::fill_reals(p.x, random);
@@ -79,10 +86,10 @@ void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
     const Tensor r = harness::tensor(residual.data(), {p.s.n, p.s.oh, p.s.ow, p.s.oc});
     Guarded<float> packed(winograd_packed_bytes(p.s, ConvDirection::fwd, a) / 4, 64);
     Workspace workspace(p, ConvDirection::fwd, a, kernels, threads);
-    winograd_pack(workspace.run, kernels, p.s, ConvDirection::fwd, a, p.w.data(), packed.data());
+    const float* w = weights(p, ConvDirection::fwd, a, workspace.run, packed);
     ConvEpilogueOperands epilogue;
     epilogue.bias = bias.data(), epilogue.residual = &r, epilogue.activation = UnaryKind::relu;
-    winograd_fwd(workspace.run, kernels, p.s, a, x, packed.data(), y, epilogue, workspace.memory.data());
+    winograd_fwd(workspace.run, kernels, p.s, a, x, w, y, epilogue, workspace.memory.data());
     compare(p.y, want, double(9 * p.s.ic), p, kernels, a, "forward");
     CHECK(packed.intact() && workspace.memory.intact());
   }
@@ -94,8 +101,8 @@ void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
     p.each([&](int64_t xi, int64_t wi, int64_t yi) { want[size_t(xi)] += double(p.y[yi]) * double(p.w[wi]); });
     Guarded<float> packed(winograd_packed_bytes(p.s, ConvDirection::bwd_data, a) / 4, 64);
     Workspace workspace(p, ConvDirection::bwd_data, a, kernels, threads);
-    winograd_pack(workspace.run, kernels, p.s, ConvDirection::bwd_data, a, p.w.data(), packed.data());
-    winograd_bwd_data(workspace.run, kernels, p.s, a, y, packed.data(), harness::tensor(dx.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic}),
+    const float* w = weights(p, ConvDirection::bwd_data, a, workspace.run, packed);
+    winograd_bwd_data(workspace.run, kernels, p.s, a, y, w, harness::tensor(dx.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic}), {},
                       workspace.memory.data());
     compare(dx, want, double(9 * p.s.oc), p, kernels, a, "backward-data");
     CHECK(packed.intact() && workspace.memory.intact());
@@ -122,8 +129,10 @@ int main() {
             even(2, 8, 8, 32, 64, 1, 1, 1, 1);
         for (Problem* p : {&tiny, &same, &wide, &even}) check(*p, kernels, a, threads);
         if (slow) continue;
-        Problem many(3, 31, 30, 40, 36, 1, 1, 1, 1), deep(1, 7, 6, 260, 270, 1, 1, 1, 1);
+        Problem many(3, 31, 30, 40, 36, 1, 1, 1, 1), broad(3, 29, 26, 100, 97, 1, 1, 1, 1),
+            deep(1, 5, 4, 515, 530, 1, 1, 1, 1);  // weights by columns, sums by blocks
         check(many, kernels, a, threads);
+        check(broad, kernels, a, threads);  // sums by places
         check(deep, kernels, a, threads);
       }
   });

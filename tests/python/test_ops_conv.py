@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oracle import check_gradient, check_native, evaluate, every_isa, integers, normal, trace
+from oracle import check_gradient, check_native, evaluate, every_isa, integers, isas, normal, trace
 from wiesel import ops
 
 IMAGE = np.array([[1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 1], [0, 0, 1, 1, 0], [0, 1, 1, 0, 0]], float)
@@ -163,6 +163,24 @@ def test_s39_direct_convolutions_move_bit_for_bit(isa: str) -> None:
     np.testing.assert_allclose(run(x, "winograd2"), run(x, "direct"), atol=5e-5)
     if isa != "ref":
         np.testing.assert_allclose(run(x, "ref"), run(x, "direct"), atol=5e-5)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in isas() if isa != "ref"])
+@pytest.mark.parametrize(("k", "c"), [(70, 1700), (1700, 70)])
+def test_winograd_of_large_weights_in_several_blocks(k: int, c: int, isa: str) -> None:
+    """Weights that are transformed on the way, more tiles than a task takes, terms cut unevenly, columns that fill no panel."""
+    x, w, dy = (normal(shape, i).astype(np.float32) for i, shape in enumerate([(14, 16, 16, k), (3, 3, k, c), (14, 16, 16, c)]))
+
+    def run(algorithm: str) -> dict[str, np.ndarray]:
+        def both(x: Any, w: Any, dy: Any) -> Any:
+            y = ops.conv2d(x, w, padding=1, algorithm=algorithm)
+            return y, ops.conv2d_backward(dy, x, w, padding=1, algorithm=algorithm)[0]
+
+        return trace(both, x, w, dy, batch=[0, 2]).native(isa)
+
+    found, expected = run("winograd4"), run("direct")
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], atol=3e-5 * np.abs(expected[name]).max())
 
 
 def test_s43_two_convolutions_without_activation_are_one() -> None:

@@ -204,10 +204,23 @@ WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place&
   }
 }
 
+// The lines that a tile will write are on their way while its sums are made.
+template <int MR, int NV>
+WL_INLINE void fetch_output(const BrgemmOutput& out, const Place& at) {
+  float* const* rows = out.c + at.row;
+  const int64_t offset = out.c_offset + at.column;
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int byte = 0; byte < NV * WL_VECTOR_BYTES; byte += kCacheLine)
+      __builtin_prefetch(reinterpret_cast<const char*>(rows[r] + offset) + byte, 1);
+}
+
 // --- tiles ---------------------------------------------------------------------------------------------------------------------------
 
 template <int MR, int NV, bool kStream>
 __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const float* b, Stream stream) {
+  fetch_output<MR, NV>(g.out, at);
   f32v acc[MR][NV] = {}, memory[MR * NV];
   f32v* total = in_memory(memory);
   bool flushed = g.out.accumulate;
@@ -227,6 +240,7 @@ __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const 
 
 template <int MR, int NV, bool>
 __attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset, Stream none) {
+  fetch_output<MR, NV>(g.out, at);
   f32v acc[MR][NV] = {}, memory[MR * NV];
   f32v* total = in_memory(memory);
   bool flushed = g.out.accumulate;

@@ -31,7 +31,7 @@ struct BrgemmOutput {
   int64_t c_offset = 0;                    // elements added to every row pointer of c and residual
   bool accumulate = false;                 // start from what c holds
   const float* bias = nullptr;             // n values, or null
-  const float* const* residual = nullptr;  // m row pointers, or null
+  const float* const* residual = nullptr;  // m row pointers, or null; may be c: then loaded at the end, where accumulate loads first
   UnaryKind activation = UnaryKind::none;
   float alpha = 0, beta = 0;
 };
