@@ -122,8 +122,15 @@ def forecast_of(result: Result) -> dict[str, float]:
     return planned
 
 
-def over_time(seconds: float | None, result: Result) -> float | None:
-    """``seconds`` over wiesel's time: of the step at best (peers/wiesel_floor.py) its share of the floor, of the plan its forecast."""
+def share_of_floor(result: Result) -> float | None:
+    """The step at best (peers/wiesel_floor.py) over wiesel's time: the median of the rounds, each with the rates that it found."""
+    floors = result.get("floor")
+    return protocol.ratio(result["contenders"]["wiesel"]["times"], floors).median if floors else None
+
+
+def forecast_over_time(result: Result) -> float | None:
+    """What ``wl.plan`` foretells over wiesel's time."""
+    seconds = forecast_of(result).get("seconds")
     return seconds / statistics.median(result["contenders"]["wiesel"]["times"]) if seconds else None
 
 
@@ -144,7 +151,7 @@ def row(result: Result, peers: Sequence[str] | None = None) -> str:
         fastest, r = found
         cells += [str(r), fastest, f"{target:g}: {r.verdict(target)}" if target else ""]
     if result["kind"] == "train":
-        shares = (memory_of(result), over_time(result.get("floor"), result), over_time(forecast_of(result).get("seconds"), result))
+        shares = (memory_of(result), share_of_floor(result), forecast_over_time(result))
         cells += ["" if share is None else f"{share:.2f}" for share in shares]
     return f"| {' | '.join(cells)} |"
 
@@ -181,9 +188,7 @@ def means(results: Sequence[Result]) -> list[str]:
         share = statistics.geometric_mean(shares)
         verdict = "reached" if share <= MEMORY_TARGET else "missed"
         lines.append(f"Peak memory of a step, geometric mean: {share:.2f} of the peer's, target {MEMORY_TARGET:g}: {verdict}.")
-    floors = [
-        share for share in (over_time(result.get("floor"), result) for result in results if result["net"] not in WITHOUT_FLOOR) if share
-    ]
+    floors = [share for share in (share_of_floor(result) for result in results if result["net"] not in WITHOUT_FLOOR) if share]
     if len(floors) > 1:
         share = statistics.geometric_mean(floors)
         verdict = "reached" if share >= FLOOR_TARGET else "missed"

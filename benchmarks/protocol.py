@@ -332,18 +332,6 @@ def peaks(threads: int) -> dict[str, float]:
     return measured
 
 
-def at_best(parts: Sequence[tuple[float, float]], peaks: dict[str, float]) -> float | None:
-    """Seconds that (operations, bytes) take one after the other, each at 95 % of the peak or at full bandwidth; None without peaks.
-
-    >>> at_best([(95e9, 1e9), (0, 20e9)], {"fma_GFLOP/s": 100.0, "memory_GB/s": 10.0})
-    3.0
-    """
-    if not peaks:
-        return None
-    rate, bandwidth = 0.95e9 * peaks["fma_GFLOP/s"], 1e9 * peaks["memory_GB/s"]
-    return sum(max(operations / rate, size / bandwidth) for operations, size in parts)
-
-
 def write(kind: str, results: dict[str, Any], table: str, folder: Path, label: str = "") -> Path:
     """Puts ``results`` (JSON) and ``table`` (Markdown) into ``folder``, named by kind, machine, date, label; returns the table's path."""
     model = "".join(c if c.isalnum() else "-" for c in str(results["machine"].get("cpu", platform.machine())).lower())

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from pipe import Work, mark, serve_work
-from wiesel_floor import floor_of
 from wiesel_nets import build
 
 import wiesel as wl
@@ -24,8 +23,7 @@ class Training(Work):
         self._net = build(net, x, weights)
         self._optimizer = dict(optimizer)
         self._trainer = wl.Trainer(self._net, loss="cross_entropy", optimizer=self._sgd(), seed=0)
-        about = {"parameters": self._net.parameter_count, "version": wl.__version__, "isa": wl.isa()}
-        self.about = {**about, "floor": floor_of(self._net, x.shape)}
+        self.about = {"parameters": self._net.parameter_count, "version": wl.__version__, "isa": wl.isa()}
 
     def _sgd(self) -> optim.Optimizer:
         options = dict(self._optimizer)

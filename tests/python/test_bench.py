@@ -113,7 +113,7 @@ def result(net: str, wiesel: float, peers: dict[str, float], **more: object) -> 
     contenders = {"wiesel": {"times": [wiesel] * 5, "cost": {"planned": {"memory": 2**20, "seconds": 0.11}, "growth": 2**20}}}
     for name, seconds in peers.items():
         contenders[name] = {"times": [seconds] * 5, "cost": {"planned": {}, "growth": 2**21}}
-    return {"kind": "train", "net": net, "batch": 8, "target": 2.0, "floor": 0.03, "contenders": contenders, "failed": {}, **more}
+    return {"kind": "train", "net": net, "batch": 8, "target": 2.0, "floor": [0.03] * 5, "contenders": contenders, "failed": {}, **more}
 
 
 def run_of(*results: dict[str, object], cpu: str = "some", rounds: int = 5) -> dict[str, object]:
@@ -187,8 +187,14 @@ def test_floor_of_a_step_counts_arithmetic_and_the_bytes_of_large_tensors() -> N
     winograd = 2 * 16 * 64 * 64 * 32 * 32 * 9 / 2.7
     assert block[:2] == [(pytest.approx(winograd), 2 * large), (pytest.approx(winograd), 3 * large)]
     assert block[3:] == [(0, large + small), (0, large + small), (0, 2 * large)]
-    assert protocol.at_best(block[:1], {"fma_GFLOP/s": 1e9, "memory_GB/s": 1.0}) == 2 * large / 1e9
-    assert protocol.at_best(block, {}) is None
+    assert floor.at_best(block[:1], flops=1e18, bandwidth=1e9) == 2 * large / 1e9
+    assert floor.at_best(block[:1], flops=1e9, bandwidth=1e18) == pytest.approx(winograd / 0.95e9)
+
+
+def test_share_of_the_floor_takes_the_rates_of_each_round() -> None:
+    found = result("a", 0.1, {"torch": 0.2}, floor=[0.02, 0.03, 0.05, 0.06, 0.07])
+    assert compare.share_of_floor(found) == pytest.approx(0.5)
+    assert compare.share_of_floor(result("a", 0.1, {}, floor=[])) is None
 
 
 def test_memory_of_a_step_is_what_it_adds_to_the_resident_memory() -> None:
