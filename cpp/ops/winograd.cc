@@ -15,7 +15,8 @@ constexpr int64_t kColumnInput = 16 << 20;   // transformed tiles that its tasks
 
 constexpr int64_t kTerms = kBrgemmFlush;              // of the sum, whose weights are transformed at a time: a cut there changes no bit
 constexpr int64_t kLeastRows = 28, kMostRows = 1024;  // tiles of a task
-constexpr int64_t kTransformRows = 16;                // of the weights
+constexpr int64_t kEnoughTasks = 8;
+constexpr int64_t kTransformRows = 16;  // of the weights
 
 int64_t weight_place(const Correlation& g) {  // floats between places of packed weights
   return skewed(g.k * round_up(g.c, kPanel));
@@ -135,14 +136,16 @@ Range pixels_of(const Correlation& g, Range tiles) {
 
 struct TiledCut {
   Share share;
+  int64_t groups;  // of column panels, where there are too few tiles for all threads: each transforms its tiles again
   int64_t v_row, v_place, m_row, m_place;
 };
 
 TiledCut tiled_cut(const Correlation& g) {
   const int64_t wanted = max_of(kLeastRows, min_of(96, kTiledBlock / (g.places() * (g.k + kPanel) * 4)));
-  const Share share = share_of(g, wanted, 8);
+  const Share share = share_of(g, wanted, kEnoughTasks);
   const int64_t k = round_up(g.k, 16);  // the longest vector
-  return {share, k, skewed(share.most * k), kPanel, skewed(share.most * kPanel)};
+  const int64_t groups = share.tasks >= kEnoughTasks / 2 ? 1 : min_of(div_up(g.c, kPanel), div_up(kEnoughTasks, share.tasks));
+  return {share, groups, k, skewed(share.most * k), kPanel, skewed(share.most * kPanel)};
 }
 
 int64_t tiled_floats(const Correlation& g) {
@@ -155,16 +158,18 @@ void correlate_tiled(const Run& run, const Kernels& kernels, const Correlation& 
   const BrgemmKernels& brgemm = *kernels.brgemm;
   const TiledCut cut = tiled_cut(g);
   const int64_t per_thread = round_up(tiled_floats(g) * 4, kCacheLine), panel = g.k * brgemm.width;
-  parallel_for(run, cut.share.tasks, 1e9, [&](int64_t task, int thread) {
+  parallel_for(run, cut.share.tasks * cut.groups, 1e9, [&](int64_t task, int thread) {
     FloatMemory memory{scratch + thread * per_thread};
     float *v = memory.take(g.places() * cut.v_place), *m = memory.take(g.places() * cut.m_place);
     float *v_rows[kMostRows], *m_rows[kMostRows];
-    const Range tiles = cut.share.tiles(g, task);
+    const int64_t block = task / cut.groups;
+    const Range tiles = cut.share.tiles(g, block), panels = piece(div_up(g.c, kPanel), cut.groups, task % cut.groups);
+    const Range columns{panels.begin * kPanel, min_of(g.c, panels.end * kPanel)};
     row_pointers(v, tiles.size(), cut.v_row, v_rows);
     row_pointers(m, tiles.size(), cut.m_row, m_rows);
     for (int64_t r = 0; r < tiles.size(); ++r)
       transform_input(kernels, g, in, tiles.begin + r, {0, g.k}, zeros, {v_rows[r], cut.v_place, brgemm.width});
-    for (int64_t column = 0; column < g.c; column += kPanel) {
+    for (int64_t column = columns.begin; column < columns.end; column += kPanel) {
       BrgemmArgs product;
       product.m = product.a_rows = tiles.size();
       product.n = min_of(kPanel, g.c - column);
@@ -182,7 +187,7 @@ void correlate_tiled(const Run& run, const Kernels& kernels, const Correlation& 
       for (int64_t r = 0; r < tiles.size(); ++r)
         transform_output(kernels, g, out, epilogue, tiles.begin + r, m_rows[r], cut.m_place, column, product.n);
     }
-    if (epilogue.gathering) epilogue.gathering->add(task, pixels_of(g, tiles), {0, g.c});
+    if (epilogue.gathering) epilogue.gathering->add(block, pixels_of(g, tiles), columns);
   });
 }
 
