@@ -132,12 +132,13 @@ Range pixels_of(const Correlation& g, Range tiles) {
   return {first(tiles.begin), first(tiles.end)};
 }
 
-// --- by tiles: a task takes a few tiles through all phases in its cache, and packed weights pass by --------------------------------------
+// --- by tiles -----------------------------------------------------------------------------------------------------------------------
+// A task takes a few tiles through all phases in its cache, and packed weights pass by.
 
 struct TiledCut {
   Share share;
   int64_t groups;  // of column panels, where there are too few tiles for all threads: each transforms its tiles again
-  int64_t v_row, v_place, m_row, m_place;
+  int64_t v_row, v_place, m_place;
 };
 
 TiledCut tiled_cut(const Correlation& g) {
@@ -145,7 +146,7 @@ TiledCut tiled_cut(const Correlation& g) {
   const Share share = share_of(g, wanted, kEnoughTasks);
   const int64_t k = round_up(g.k, 16);  // the longest vector
   const int64_t groups = share.tasks >= kEnoughTasks / 2 ? 1 : min_of(div_up(g.c, kPanel), div_up(kEnoughTasks, share.tasks));
-  return {share, groups, k, skewed(share.most * k), kPanel, skewed(share.most * kPanel)};
+  return {share, groups, k, skewed(share.most * k), skewed(share.most * kPanel)};
 }
 
 int64_t tiled_floats(const Correlation& g) {
@@ -166,7 +167,7 @@ void correlate_tiled(const Run& run, const Kernels& kernels, const Correlation& 
     const Range tiles = cut.share.tiles(g, block), panels = piece(div_up(g.c, kPanel), cut.groups, task % cut.groups);
     const Range columns{panels.begin * kPanel, min_of(g.c, panels.end * kPanel)};
     row_pointers(v, tiles.size(), cut.v_row, v_rows);
-    row_pointers(m, tiles.size(), cut.m_row, m_rows);
+    row_pointers(m, tiles.size(), kPanel, m_rows);
     for (int64_t r = 0; r < tiles.size(); ++r)
       transform_input(kernels, g, in, tiles.begin + r, {0, g.k}, zeros, {v_rows[r], cut.v_place, brgemm.width});
     for (int64_t column = columns.begin; column < columns.end; column += kPanel) {
@@ -191,9 +192,9 @@ void correlate_tiled(const Run& run, const Kernels& kernels, const Correlation& 
   });
 }
 
-// --- by columns: tiles are transformed first; a task takes a panel of columns through the phases that are left, its weights transformed
-// where they are used and never written to memory
-// ------------------------------------------------------------------------------------------
+// --- by columns ---------------------------------------------------------------------------------------------------------------------
+// Tiles are transformed first; a task takes a panel of columns through the phases that are left, its weights transformed where they are
+// used and never written to memory.
 
 struct ColumnCut {
   Share share;

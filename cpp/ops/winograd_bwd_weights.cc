@@ -26,8 +26,19 @@ constexpr int64_t kTaskRows = 64, kTaskColumns = 128;  // of a task, by places
 
 enum class Schedule { tiles, places, blocks };
 
+// The sums of all rows and columns: [place][row][column], floats between rows, between places, and in all.
+int64_t sum_row(const Correlation& g) {
+  return round_up(g.c, kPanel);
+}
+int64_t sum_place(const Correlation& g) {
+  return g.k * sum_row(g);
+}
+int64_t sum_floats(const Correlation& g) {
+  return g.places() * sum_place(g);
+}
+
 Schedule schedule_of(const Correlation& g) {
-  if (g.places() * g.k * round_up(g.c, kPanel) * 4 <= kLargeSums) return Schedule::tiles;
+  if (sum_floats(g) * 4 <= kLargeSums) return Schedule::tiles;
   return g.tiles() <= kFewTiles ? Schedule::blocks : Schedule::places;
 }
 
@@ -77,11 +88,11 @@ struct Products {
   }
 };
 
-// dw from sums of all rows and columns.
-void transform_sums(const Run& run, const Products& products, const float* sums, int64_t row, int64_t place, float* dw) {
+// dw from the sums of all rows and columns.
+void transform_sums(const Run& run, const Products& products, const float* sums, float* dw) {
   const Correlation& g = products.g;
   parallel_for(run, g.k, double(g.places() * g.k * g.c), [&](int64_t i, int) {
-    products.kernels.winograd->weights_bwd[g.size](sums + i * row, place, dw + i * g.c, g.k * g.c, g.c);
+    products.kernels.winograd->weights_bwd[g.size](sums + i * sum_row(g), sum_place(g), dw + i * g.c, g.k * g.c, g.c);
   });
 }
 
@@ -90,34 +101,32 @@ void transform_sums(const Run& run, const Products& products, const float* sums,
 struct TiledSums {
   int64_t tiles, parts;  // of a piece; of the tiles
   TilePair pair;
-  int64_t row, place;                                                        // floats between rows and places of the sums
-  int64_t floats(const Correlation& g) const { return g.places() * place; }  // of a part's sums
 };
 
 TiledSums tiled_sums(const Correlation& g) {
   const int64_t k = round_up(g.k, kPanel), c = round_up(g.c, kPanel);
   const int64_t tiles = max_of(kLeastTiles, kOwnTiles / (g.places() * (k + c) * 4) / 8 * 8);
-  return {tiles, max_of(1, min_of(16, g.tiles() / (2 * tiles))), TilePair::of(g, tiles), c, g.k * c};
+  return {tiles, max_of(1, min_of(16, g.tiles() / (2 * tiles))), TilePair::of(g, tiles)};
 }
 
 void sum_by_tiles(const Run& run, const Products& products, float* memory, float* dw) {
   const Correlation& g = products.g;
   const TiledSums cut = tiled_sums(g);
   const int64_t width = products.kernels.brgemm->width, own = cut.pair.floats(g);
-  float *sums = memory, *tiles = sums + cut.parts * cut.floats(g);
+  float *sums = memory, *tiles = sums + cut.parts * sum_floats(g);
   parallel_for(run, cut.parts, 1e9, [&](int64_t part, int thread) {
-    float *v = tiles + thread * own, *z = v + g.places() * cut.pair.v_place, *to = sums + part * cut.floats(g);
+    float *v = tiles + thread * own, *z = v + g.places() * cut.pair.v_place, *to = sums + part * sum_floats(g);
     const Range mine = piece(g.tiles(), cut.parts, part);
     for (int64_t first = mine.begin; first < mine.end; first += cut.tiles) {
       const int64_t count = min_of(cut.tiles, mine.end - first);
       for (int64_t r = 0; r < count; ++r) products.transform(cut.pair, first + r, v + r * width, z + r * width);
       for (int64_t place = 0; place < g.places(); ++place)
-        products.add({0, g.k}, {0, g.c}, count, v + place * cut.pair.v_place, z + place * cut.pair.z_place, to + place * cut.place, cut.row,
-                     first > mine.begin);
+        products.add({0, g.k}, {0, g.c}, count, v + place * cut.pair.v_place, z + place * cut.pair.z_place, to + place * sum_place(g),
+                     sum_row(g), first > mine.begin);
     }
   });
-  if (cut.parts > 1) combine_parts(run, products.kernels, cut.parts - 1, cut.floats(g), sums + cut.floats(g), sums, true);
-  transform_sums(run, products, sums, cut.row, cut.place, dw);
+  if (cut.parts > 1) combine_parts(run, products.kernels, cut.parts - 1, sum_floats(g), sums + sum_floats(g), sums, true);
+  transform_sums(run, products, sums, dw);
 }
 
 // --- by places and by blocks ------------------------------------------------------------------------------------------------------------
@@ -128,7 +137,10 @@ struct SharedTiles {
 };
 
 SharedTiles shared_tiles(const Correlation& g, Schedule schedule) {
-  if (schedule == Schedule::blocks) return {kFewTiles, TilePair::of(g, kFewTiles)};
+  if (schedule == Schedule::blocks) {
+    const int64_t tiles = min_of(g.tiles(), kFewTiles);
+    return {tiles, TilePair::of(g, tiles)};
+  }
   const int64_t c = round_up(g.c, kPanel), tile = g.places() * (g.k + c) * 4;
   // As many floats as the sums have, where that can be.
   const int64_t tiles = round_up(max_of(kLeastShared / tile, min_of(kMostShared / tile, g.k * c / (g.k + c))), 24);
@@ -141,15 +153,11 @@ void transform_tiles(const Run& run, const Products& products, const SharedTiles
                [&](int64_t r, int) { products.transform(cut.pair, tiles.begin + r, v + r * width, z + r * width); });
 }
 
-int64_t place_floats(const Correlation& g) {  // of the sums
-  return g.k * round_up(g.c, kPanel);
-}
-
 void sum_by_places(const Run& run, const Products& products, float* memory, float* dw) {
   const Correlation& g = products.g;
   const SharedTiles cut = shared_tiles(g, Schedule::places);
-  const int64_t row_blocks = div_up(g.k, kTaskRows), column_blocks = div_up(g.c, kTaskColumns), stride = round_up(g.c, kPanel);
-  float *sums = memory, *v = sums + g.places() * place_floats(g), *z = v + g.places() * cut.pair.v_place;
+  const int64_t row_blocks = div_up(g.k, kTaskRows), column_blocks = div_up(g.c, kTaskColumns);
+  float *sums = memory, *v = sums + sum_floats(g), *z = v + g.places() * cut.pair.v_place;
   for (int64_t first = 0; first < g.tiles(); first += cut.tiles) {
     const Range tiles{first, min_of(g.tiles(), first + cut.tiles)};
     transform_tiles(run, products, cut, tiles, v, z);
@@ -157,11 +165,11 @@ void sum_by_places(const Run& run, const Products& products, float* memory, floa
       const int64_t column = task % column_blocks * kTaskColumns, row = task / column_blocks % row_blocks * kTaskRows;
       const int64_t place = task / (column_blocks * row_blocks);
       products.add({row, min_of(row + kTaskRows, g.k)}, {column, min_of(column + kTaskColumns, g.c)}, tiles.size(),
-                   v + place * cut.pair.v_place, z + place * cut.pair.z_place, sums + place * place_floats(g) + row * stride + column,
-                   stride, first > 0);
+                   v + place * cut.pair.v_place, z + place * cut.pair.z_place, sums + place * sum_place(g) + row * sum_row(g) + column,
+                   sum_row(g), first > 0);
     });
   }
-  transform_sums(run, products, sums, stride, place_floats(g), dw);
+  transform_sums(run, products, sums, dw);
 }
 
 constexpr int64_t kBlockPlace = kBlock * kBlock + 16;  // floats between places of a block, not a multiple of a page
@@ -194,10 +202,10 @@ int64_t tiles_together(const Correlation& g, Schedule schedule) {
 int64_t schedule_floats(const Correlation& g, Schedule schedule, int threads) {
   if (schedule == Schedule::tiles) {
     const TiledSums cut = tiled_sums(g);
-    return cut.parts * cut.floats(g) + threads * cut.pair.floats(g);
+    return cut.parts * sum_floats(g) + threads * cut.pair.floats(g);
   }
   const int64_t tiles = shared_tiles(g, schedule).pair.floats(g);
-  return tiles + g.places() * (schedule == Schedule::places ? place_floats(g) : threads * kBlockPlace);
+  return tiles + (schedule == Schedule::places ? sum_floats(g) : threads * g.places() * kBlockPlace);
 }
 
 int64_t zero_floats(const Correlation& g) {
