@@ -9,7 +9,11 @@ namespace {
 
 constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
 constexpr int64_t kAhead = 1024;     // elements that a pass with little arithmetic asks for beforehand: prefetchers stop at every page
-constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are added up before they join the others
+// The same in memory, for rows of n elements that may have gaps between them.
+constexpr int64_t ahead(int64_t n, int64_t row) {
+  return (n < kAhead ? kAhead / n : 1) * row;
+}
+constexpr int64_t kTile = 8192;  // elements of a tile of rows, whose sums are added up before they join the others
 
 WL_INLINE f32v max_nan(f32v m, f32v x) {
   return select((x > m) | (x != x), x, m);
@@ -210,8 +214,9 @@ WL_INLINE void tile_moments(int64_t rows, int64_t channels, const float* x, int6
   for (int64_t c = 0; c < channels; ++c) pilot[c] = pilot[c] / (float)pilot_rows;
   const float* about = repeat(pilot, channels, merge, repeated);
   const auto terms = [&](int64_t by, int64_t first) {
-    return [p = x + first * x_row, row = by * x_row, a = by > 1 ? about : pilot](int64_t r, int64_t i, auto at, f32v* s) {
-      __builtin_prefetch(p + r * row + i + kAhead);
+    return [p = x + first * x_row, row = by * x_row, a = by > 1 ? about : pilot, next = ahead(by * channels, by * x_row)](
+               int64_t r, int64_t i, auto at, f32v* s) {
+      __builtin_prefetch(p + r * row + i + next);
       const f32v d = at.get(p + r * row + i) - at.get(a + i);
       s[0] = d;
       s[1] = d * d;
@@ -263,9 +268,10 @@ WL_INLINE void bn_sums_rows(int64_t rows, int64_t c0, int64_t n, int64_t merge, 
                           : merged ? repeated[2]
                                    : p.offset + c0;
     const int64_t dy_row = merged_by * p.dy_row, x_row = merged_by * p.x_row, y_row = p.y ? merged_by * p.y_row : dy_row;
+    const int64_t x_next = ahead(merged_by * n, x_row), dy_next = ahead(merged_by * n, dy_row);
     return [=](int64_t r, int64_t i, auto at, f32v* s) {
-      __builtin_prefetch(x + r * x_row + i + kAhead);
-      __builtin_prefetch(dy + r * dy_row + i + kAhead);
+      __builtin_prefetch(x + r * x_row + i + x_next);
+      __builtin_prefetch(dy + r * dy_row + i + dy_next);
       const f32v d = at.get(x + r * x_row + i) - at.get(mean + i);
       const f32v saved = kept ? at.get(y + r * y_row + i) : fma(d, at.get(scale + i), at.get(offset + i));
       s[0] = grad(saved, at.get(dy + r * dy_row + i));

@@ -90,6 +90,7 @@ class Value:
     producer: Node | None = None
     index: int = 0
     data: np.ndarray | None = None  # of a const
+    part_of: tuple[Value, int] | None = None  # set by ``passes/join.py``: it is these channels of another value, from the given one on
 
     @property
     def shape(self) -> tuple[int, ...]:

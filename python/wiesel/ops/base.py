@@ -45,6 +45,10 @@ class Op:
     alias: ClassVar[bool] = False
     """The output is the first input's storage under other extents (reshape, flatten, stop_gradient): no step, ``lower`` is not asked."""
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        """Inputs and outputs of ``node`` that may be some of the channels of a larger tensor: rows with gaps between them."""
+        return (), ()
+
     unread: ClassVar[Sequence[int]] = ()
     """Inputs of which only the extents are looked at: they cost no bytes."""
 

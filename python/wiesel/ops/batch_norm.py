@@ -50,6 +50,9 @@ class BnStats(Op):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         raise ValueError("batch_stats: its gradient is part of batch_norm's; statistics with a gradient of their own: mean, square")
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0,), ()
+
     def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         return x.mean(_front(x)), x.var(_front(x))
 
@@ -94,6 +97,9 @@ class BnApply(Op):
         if residual is not None:
             found[5] = douts[0]
         return found
+
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0, 5), (0,)
 
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {"eps": float(attrs["eps"]), **epilogue_attrs(attrs)}
@@ -140,6 +146,9 @@ class BnBwd(Op):
         gamma, beta = (*types[4:6], None, None)[:2]
         channel_vector("batch_norm_backward", "sums", types[7] if len(types) > 7 else None, 2 * channels)
         return (x, *[vector for t in (gamma, beta) if t is not None], *([x] if attrs["residual"] else []))
+
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0, 1, 6), (0, len(node.outputs) - 1) if node.attrs["residual"] else (0,)
 
     def lower(self, em: Emitter, node: Node) -> None:
         gamma, beta = (*node.inputs[4:6], None, None)[:2]

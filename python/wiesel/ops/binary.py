@@ -83,6 +83,9 @@ class Binary(Op):
             unbroadcast(b, dright, right.type) if needed[1] and dright is not None else None,
         ]
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return [i for i, value in enumerate(node.inputs) if value is not None and value.shape == node.outputs[0].shape], (0,)
+
     def lower(self, em: Emitter, node: Node) -> None:
         y = node.outputs[0]
         operands = []

@@ -195,6 +195,9 @@ class ConvFwd(_Conv):
             found[3] = dy
         return found
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (3,) if node.attrs["norm"] else (0, 3), () if node.attrs["stats"] else (0,)  # what is gathered or normalised has no gaps
+
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {**super().step_attrs(attrs), **epilogue_attrs(attrs), **_norm_attrs(attrs)}
 
@@ -252,6 +255,9 @@ class ConvBwdData(_Conv):
         self._check_norm(types[3:], ic)
         return dx, Type((2 * ic,))
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0,), () if node.attrs["sums"] else (0,)
+
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {**super().step_attrs(attrs), **({"eps": float(attrs["eps"]), **epilogue_attrs(attrs)} if attrs["sums"] else {})}
 
@@ -308,6 +314,9 @@ class ConvBwdWeights(_Conv):
         if attrs["norm"]:
             self._check_norm(types[2:], x.shape[3])
         return (Type((*kernel, x.shape[3] // groups, dy.shape[3])),)
+
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (1,) if node.attrs["norm"] else (0, 1), ()
 
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {**super().step_attrs(attrs), **_norm_attrs(attrs)}

@@ -47,6 +47,9 @@ class Lrn(Op):
     def grad(self, b: Builder, node: Node, douts: Sequence[Value | None], needed: Sequence[bool]) -> Sequence[Value | None]:
         return [b.op("lrn_bwd", node.inputs[0], node.outputs[0], douts[0], **node.attrs)]
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0,), (0,)
+
     def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         return (x * _energy(attrs, x) ** -attrs["beta"],)
 
@@ -66,6 +69,9 @@ class LrnBwd(Op):
         for name, t in (("y", types[1]), ("dy", types[2])):
             same_shape(self.name, name, present(self.name, name, t), x.shape)
         return (x,)
+
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0, 1, 2), (0,)
 
     def reference(self, attrs: Mapping[str, Any], x: np.ndarray, y: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         size, energy = attrs["size"], _energy(attrs, x)

@@ -27,6 +27,9 @@ class Copy(Op):
         assert x is not None
         return (x,)
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0,), ()
+
     def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray | None) -> tuple[np.ndarray, ...]:
         (x,) = arrays
         assert x is not None

@@ -24,6 +24,9 @@ from wiesel.ops.shape import with_shape
 class _Pool(Op):
     defaults: ClassVar[Mapping[str, Any]] = WINDOW_DEFAULTS
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0,), (0,)  # the index of a maximum lies alone
+
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {name: int(attrs[name]) for name in WINDOW_DEFAULTS}
 

@@ -55,6 +55,9 @@ class Reduce(Op):
         like = (x,) if x.type.has_batch and kept[0] != BATCH else ()
         return [b.op("broadcast", dy, *like, shape=x.shape)]
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0,), ()
+
     def lower(self, em: Emitter, node: Node) -> None:
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None

@@ -169,10 +169,14 @@ class Slice(_Move):
         assert x is not None
         return [b.op("place", douts[0], shape=x.shape, starts=node.attrs["starts"], steps=node.attrs["steps"])]
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return (0,), (0,)
+
     def lower(self, em: Emitter, node: Node) -> None:
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
-        em.step("copy", [_strided_view(em, x, y.shape, node.attrs)], [em.tensor(y)])
+        if y.part_of is None:
+            em.step("copy", [_strided_view(em, x, y.shape, node.attrs)], [em.tensor(y)])
 
     def reference(self, attrs: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, ...]:
         cut = tuple(
@@ -260,12 +264,16 @@ class Concat(_Move):
             found.append(b.op("slice", dy, starts=tuple(starts), stops=tuple(stops), steps=(1,) * y.type.rank) if wanted else None)
         return found
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return range(len(node.inputs)), (0,)
+
     def lower(self, em: Emitter, node: Node) -> None:
         y = node.outputs[0]
-        axis, strides, start = self._axis(node.attrs, y.type), dense_strides(y.shape), 0
+        axis, strides, start = self._axis(node.attrs, y.type), em.strides(y), 0
         for x in node.inputs:
             assert x is not None
-            em.step("copy", [em.tensor(x)], [em.view(y, x.shape, strides, start * strides[axis])])
+            if x.part_of != (y, start):
+                em.step("copy", [em.tensor(x)], [em.view(y, x.shape, strides, start * strides[axis])])
             start += x.shape[axis]
 
     def reference(self, attrs: Mapping[str, Any], *arrays: np.ndarray, **named: Any) -> tuple[np.ndarray, ...]:
@@ -331,9 +339,9 @@ def _check_like(op: str, shape: tuple[int, ...], types: Sequence[Type | None], h
 
 
 def _strided_view(em: Emitter, value: Value, shape: Sequence[int], attrs: Mapping[str, Any]) -> int:
-    dense = dense_strides(value.shape)
-    offset = sum(start * stride for start, stride in zip(attrs["starts"], dense, strict=True))
-    return em.view(value, tuple(shape), tuple(s * k for s, k in zip(dense, attrs["steps"], strict=True)), offset)
+    strides = em.strides(value)
+    offset = sum(start * stride for start, stride in zip(attrs["starts"], strides, strict=True))
+    return em.view(value, tuple(shape), tuple(s * k for s, k in zip(strides, attrs["steps"], strict=True)), offset)
 
 
 def with_shape(x: TensorLike, shape: Sequence[int]) -> Any:

@@ -97,6 +97,9 @@ class _Unary(Op):
             raise ValueError(f"{self.name}: no function named {found['kind']!r}; known: {', '.join(sorted(KINDS))}")
         return found
 
+    def takes_parts(self, node: Node) -> tuple[Sequence[int], Sequence[int]]:
+        return range(len(node.inputs)), (0,)
+
     def step_attrs(self, attrs: Mapping[str, Any]) -> dict[str, int | float]:
         return {"kind": unary_number(attrs["kind"]), "alpha": float(attrs["alpha"]), "beta": float(attrs["beta"])}
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from wiesel.graph.ir import Graph, Node, Value
-from wiesel.passes.place import storage_root
+from wiesel.graph.ir import NUMPY_DTYPES, Graph, Node, Value
+from wiesel.passes.place import storage_root, stored_in
 from wiesel.program.emit import Place
 from wiesel.program.layout import align
 
@@ -40,8 +40,8 @@ def plan_memory(graph: Graph, n: int, fixed: Mapping[Value, Place]) -> tuple[dic
     for i, node in enumerate(graph.nodes):
         if node.op.alias:
             continue
-        for value in node.outputs:
-            if value in places:
+        for value in map(storage_root, node.outputs):
+            if value in places or value in storages:
                 continue
             end = last_use.get(value, i)
             if node.entry == "prepare" and graph.nodes[end].entry != "prepare":
@@ -59,9 +59,20 @@ def plan_memory(graph: Graph, n: int, fixed: Mapping[Value, Place]) -> tuple[dic
     for value, storage in storages.items():
         places[value] = Place("arena", storage.offset)
     for node in graph.nodes:
-        if node.op.alias:
-            places[node.outputs[0]] = places[storage_root(node.outputs[0])]
+        for value in node.outputs:
+            if stored_in(value) is not None:
+                places[value] = _place_inside(value, places)
     return places, {"arena": arena_bytes, "prepared": prepared_bytes}, distinct
+
+
+def _place_inside(value: Value, places: Mapping[Value, Place]) -> Place:
+    """Where an alias or a part lies."""
+    source = stored_in(value)
+    if source is None:
+        return places[value]
+    place = _place_inside(source, places)
+    channel = value.part_of[1] if value.part_of is not None else 0
+    return replace(place, offset=place.offset + channel * NUMPY_DTYPES[value.dtype].itemsize)
 
 
 def _last_uses(graph: Graph) -> dict[Value, int]:
@@ -82,7 +93,7 @@ def _reusable(node: Node, position: int, value: Value, storages: Mapping[Value, 
         if o != value.index or i >= len(node.inputs):
             continue
         source = node.inputs[i]
-        if source is None or source.type != value.type:
+        if source is None or source.type != value.type or source.part_of is not None:
             continue
         root = storage_root(source)
         storage = storages.get(root)

@@ -28,12 +28,17 @@ class Fixed:
 
 
 def storage_root(value: Value) -> Value:
-    """The value whose storage ``value`` is: itself, or what it is an alias of."""
-    while value.producer is not None and value.producer.op.alias:
-        source = value.producer.inputs[0]
-        assert source is not None
+    """The value whose storage ``value`` lies in: itself, or what it is an alias or a part of."""
+    while (source := stored_in(value)) is not None:
         value = source
     return value
+
+
+def stored_in(value: Value) -> Value | None:
+    """What ``value`` is an alias or a part of."""
+    if value.part_of is not None:
+        return value.part_of[0]
+    return value.producer.inputs[0] if value.producer is not None and value.producer.op.alias else None
 
 
 def fix_places(graph: Graph, layout: Layout, fetches: Mapping[str, Value], *, accumulate: bool) -> Fixed:

@@ -14,6 +14,7 @@ from wiesel.graph.verify import verify
 from wiesel.passes.choose import choose
 from wiesel.passes.fuse import fuse
 from wiesel.passes.hoist import hoist
+from wiesel.passes.join import join
 from wiesel.passes.memory import Storage, peak_bytes, plan_memory
 from wiesel.passes.place import fix_places
 from wiesel.passes.rewrite import remove_dead, roots
@@ -143,6 +144,7 @@ def compile_graph(
     flops = {node: _flops(node) for node in graph.nodes}  # now: later, weights are packed bytes
     choose(graph, n, training=training)
     fixed = fix_places(graph, layout, graph.outputs, accumulate=accumulate)
+    join(graph, fixed.places)
     verify(graph, types=False)
     log_stage("placement", graph)
     places, sizes, storages = plan_memory(graph, n, fixed.places)

@@ -82,11 +82,17 @@ class Emitter:
     _path: str = ""
 
     def tensor(self, value: Value) -> int:
-        """The id of ``value``, dense at its place."""
+        """The id of ``value`` at its place."""
         found = self._by_value.get(value)
         if found is None:
-            found = self._by_value[value] = self._describe(value, value.type.shape, None, 0)
+            found = self._by_value[value] = self._describe(value, value.type.shape, self.strides(value), 0)
         return found
+
+    def strides(self, value: Value) -> tuple[int, ...]:
+        """Strides of ``value`` in elements: dense, or those of the larger tensor that it is a part of."""
+        while value.part_of is not None:
+            value, _ = value.part_of
+        return dense_strides(value.shape)
 
     def optional(self, value: Value | None) -> int | None:
         return None if value is None else self.tensor(value)
