@@ -110,28 +110,17 @@ def ratio_of(result: Result) -> tuple[str, protocol.Ratio] | None:
 
 def memory_of(result: Result) -> float | None:
     """What wiesel's plan says over the least growth of resident memory among the peers' settings."""
-    planned = forecast_of(result).get("memory")
+    planned = result["contenders"]["wiesel"].get("cost", {}).get("planned")
     growths = [about.get("cost", {}).get("growth") for name, about in result["contenders"].items() if name != "wiesel"]
     growths = [growth for growth in growths if growth]
     return planned / min(growths) if planned and growths else None
 
 
-def forecast_of(result: Result) -> dict[str, float]:
-    """What ``wl.plan`` says of a step: "memory" in bytes and "seconds"."""
-    planned: dict[str, float] = result["contenders"]["wiesel"].get("cost", {}).get("planned", {})
-    return planned
-
-
-def share_of_floor(result: Result) -> float | None:
-    """The step at best (peers/wiesel_floor.py) over wiesel's time: the median of the rounds, each with the rates that it found."""
-    floors = result.get("floor")
-    return protocol.ratio(result["contenders"]["wiesel"]["times"], floors).median if floors else None
-
-
-def forecast_over_time(result: Result) -> float | None:
-    """What ``wl.plan`` foretells over wiesel's time."""
-    seconds = forecast_of(result).get("seconds")
-    return seconds / statistics.median(result["contenders"]["wiesel"]["times"]) if seconds else None
+def by_rates(result: Result, what: str) -> float | None:
+    """A step's "floor" (peers/wiesel_floor.py) or "forecast" (``wl.plan``) over wiesel's time: the median of the rounds, each with the
+    rates that it found."""
+    seconds = result.get(what)
+    return protocol.ratio(result["contenders"]["wiesel"]["times"], seconds).median if seconds else None
 
 
 # --- the table -----------------------------------------------------------------------------------------------------------------------
@@ -151,7 +140,7 @@ def row(result: Result, peers: Sequence[str] | None = None) -> str:
         fastest, r = found
         cells += [str(r), fastest, f"{target:g}: {r.verdict(target)}" if target else ""]
     if result["kind"] == "train":
-        shares = (memory_of(result), share_of_floor(result), forecast_over_time(result))
+        shares = (memory_of(result), by_rates(result, "floor"), by_rates(result, "forecast"))
         cells += ["" if share is None else f"{share:.2f}" for share in shares]
     return f"| {' | '.join(cells)} |"
 
@@ -188,7 +177,7 @@ def means(results: Sequence[Result]) -> list[str]:
         share = statistics.geometric_mean(shares)
         verdict = "reached" if share <= MEMORY_TARGET else "missed"
         lines.append(f"Peak memory of a step, geometric mean: {share:.2f} of the peer's, target {MEMORY_TARGET:g}: {verdict}.")
-    floors = [share for share in (share_of_floor(result) for result in results if result["net"] not in WITHOUT_FLOOR) if share]
+    floors = [share for share in (by_rates(result, "floor") for result in results if result["net"] not in WITHOUT_FLOOR) if share]
     if len(floors) > 1:
         share = statistics.geometric_mean(floors)
         verdict = "reached" if share >= FLOOR_TARGET else "missed"
@@ -211,7 +200,7 @@ def sizes(result: Result) -> str:
     parts = []
     for name, about in result["contenders"].items():
         cost = about.get("cost", {})
-        known = {"planned": cost.get("planned", {}).get("memory"), "growth": cost.get("growth")}
+        known = {"planned": cost.get("planned"), "growth": cost.get("growth")}
         texts = [f"{value / 2**20:.0f} MiB {what}" for what, value in known.items() if value]
         parts += [f"{name} {', '.join(texts)}"] if texts else []
     return f"; memory: {'; '.join(parts)}" if parts else ""

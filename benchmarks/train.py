@@ -28,8 +28,8 @@ SETTINGS = {
     for layout in ("nchw", "channels_last")
 }
 PEERS = ("torch",)
-FLOOR = "floor"
-"""Takes turns like a contender: its times are those of the step at best, at the rates that the machine has in each round."""
+BY_RATES = ("floor", "forecast")
+"""Take turns like contenders: a step's time at best, and as planned, at the rates that the machine has in each round."""
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def measure(case: nets.Case, session: protocol.Session) -> dict[str, Any]:
     """All contenders on one net. A setting of a peer that does not work is listed with its error."""
 
     def first(contender: protocol.Contender) -> dict[str, Any]:
-        if contender.name == FLOOR:
+        if contender.name in BY_RATES:
             return {}
         losses = contender.ask("first", count=COMPARED_LOSSES)
         return {"losses": losses, "cost": contender.ask("cost")}
@@ -63,7 +63,8 @@ def measure(case: nets.Case, session: protocol.Session) -> dict[str, Any]:
         x = case.pictures(rng, BATCHES * case.batch).reshape(BATCHES, case.batch, *case.shape)
         np.savez(batches, x=x, y=rng.integers(0, case.classes, (BATCHES, case.batch)))
         setup = {"net": case.net, "batches": str(batches), "weights": str(Path(scratch) / "weights.npz"), "optimizer": dict(case.optimizer)}
-        entries = [protocol.Entry("wiesel", "wiesel_train.py", setup), protocol.Entry(FLOOR, "wiesel_at_best.py", setup)]
+        entries = [protocol.Entry("wiesel", "wiesel_train.py", setup)]
+        entries += [protocol.Entry(what, "wiesel_by_rates.py", setup | {"what": what}) for what in BY_RATES]
         entries += [
             protocol.Entry(f"{peer} {name}", f"{peer}_train.py", setup | setting)
             for peer in session.peers
@@ -71,7 +72,7 @@ def measure(case: nets.Case, session: protocol.Session) -> dict[str, Any]:
             if session.wants(name)
         ]
         found = session.side_by_side(case.name, entries, first)
-    floor = found["contenders"].pop(FLOOR)["times"]
+    by_rates = {what: found["contenders"].pop(what)["times"] for what in BY_RATES}
     ours = found["contenders"]["wiesel"]
     for name, about in found["contenders"].items():
         if about["parameters"] != ours["parameters"] or not np.allclose(about["losses"], ours["losses"], rtol=1e-3):
@@ -80,7 +81,7 @@ def measure(case: nets.Case, session: protocol.Session) -> dict[str, Any]:
                 f"wiesel has {ours['parameters']} and {ours['losses']}"
             )
     target = session.options.target or case.training_target
-    return {"kind": "train", "net": case.name, "batch": case.batch, "target": target, "floor": floor, **found}
+    return {"kind": "train", "net": case.name, "batch": case.batch, "target": target, **by_rates, **found}
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ class Work:
         """Step ``number``: the loss of a training step, the result of a layer or a net."""
         raise NotImplementedError
 
-    def planned(self) -> dict[str, float]:
-        """Bytes ("memory") and "seconds" that a step takes by the contender's own forecast, if it makes one."""
-        return {}
+    def planned(self) -> int | None:
+        """Bytes that a step takes by the contender's own forecast, if it makes one."""
+        return None
 
 
 def serve_work(make: Callable[..., Work | None]) -> None:

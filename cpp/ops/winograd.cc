@@ -97,6 +97,7 @@ void transform_output(const Kernels& kernels, const Correlation& g, const Tensor
   if (epilogue.residual) tile_pixels(*epilogue.residual, g.oh, g.ow, at.image, at.y, at.x, g.m(), channel, nullptr, residual);
   WinogradOutput to;
   to.y = y;
+  to.next = next_tile(g, out);
   to.bias = epilogue.bias ? epilogue.bias + channel : nullptr;
   to.residual = epilogue.residual ? residual : nullptr;
   to.activation = epilogue.activation;
@@ -169,7 +170,7 @@ void correlate_tiled(const Run& run, const Kernels& kernels, const Correlation& 
     row_pointers(v, tiles.size(), cut.v_row, v_rows);
     row_pointers(m, tiles.size(), kPanel, m_rows);
     for (int64_t r = 0; r < tiles.size(); ++r)
-      transform_input(kernels, g, in, tiles.begin + r, {0, g.k}, zeros, {v_rows[r], cut.v_place, brgemm.width});
+      transform_input(kernels, g, in, tiles.begin + r, {0, g.k}, zeros, {v_rows[r], cut.v_place, brgemm.width, false});
     for (int64_t column = columns.begin; column < columns.end; column += kPanel) {
       BrgemmArgs product;
       product.m = product.a_rows = tiles.size();
@@ -230,7 +231,8 @@ void correlate_columns(const Run& run, const Kernels& kernels, const Correlation
     const int64_t begin = cut.share.tiles(g, first).begin, end = cut.share.tiles(g, first + blocks - 1).end;
     parallel_for(run, end - begin, 1e9, [&](int64_t r, int) {
       for (int64_t chunk = 0; chunk < cut.chunks; ++chunk)
-        transform_input(kernels, g, in, begin + r, terms(chunk), zeros, {v + chunk * cut.v_chunk + r * kTerms, cut.v_place, brgemm.width});
+        transform_input(kernels, g, in, begin + r, terms(chunk), zeros,
+                        {v + chunk * cut.v_chunk + r * kTerms, cut.v_place, brgemm.width, true});
     });
     parallel_for(run, blocks * panels, 1e9, [&](int64_t task, int thread) {
       FloatMemory memory{shared.next + thread * per_thread};

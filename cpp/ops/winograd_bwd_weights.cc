@@ -57,13 +57,14 @@ struct Products {
   const Tensor &x, &dy;
   float* zeros;
   int64_t panel;  // floats between panels of transformed tiles
+  bool far;       // these are shared, outside a core's own caches
 
   void transform(const TilePair& pair, int64_t tile, float* v, float* z) const {
-    transform_input(kernels, g, x, tile, {0, g.k}, zeros, {v, pair.v_place, panel});
+    transform_input(kernels, g, x, tile, {0, g.k}, zeros, {v, pair.v_place, panel, far});
     const WinogradTile at = tile_at(g, tile);
     float* d[kMaxTiles];
     tile_pixels(dy, g.oh, g.ow, at.image, at.y, at.x, g.m(), 0, zeros, d);
-    kernels.winograd->output_bwd[g.size](d, {z, pair.z_place, panel}, g.c);
+    kernels.winograd->output_bwd[g.size]({d, next_tile(g, dy)}, {z, pair.z_place, panel, far}, g.c);
   }
 
   // sums[row - rows.begin][column - columns.begin] (+)= Σ_tiles v[row] z[column]; v and z are those of one place and of the first tile.
@@ -231,7 +232,8 @@ void winograd_bwd_weights(const Run& run, const Kernels& kernels, const ConvShap
   float* zeros = reinterpret_cast<float*>(run.workspace);
   memset(zeros, 0, size_t(zero_floats(g)) * 4);
   const Schedule schedule = schedule_of(g);
-  const Products products{g, kernels, x, dy, zeros, tiles_together(g, schedule) * kernels.brgemm->width};
+  const bool far = schedule != Schedule::tiles && shared_tiles(g, schedule).pair.floats(g) * 4 > kNearBytes;
+  const Products products{g, kernels, x, dy, zeros, tiles_together(g, schedule) * kernels.brgemm->width, far};
   constexpr void (*kSums[])(const Run&, const Products&, float*, float*) = {sum_by_tiles, sum_by_places, sum_by_blocks};
   kSums[int(schedule)](run, products, zeros + zero_floats(g), dw);
 }

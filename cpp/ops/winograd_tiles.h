@@ -56,13 +56,20 @@ inline void tile_pixels(const Tensor& picture, int64_t h, int64_t w, int64_t ima
       *out++ = whole || (top + i >= 0 && top + i < h && left + j >= 0 && left + j < w) ? first + j * column : outside;
 }
 
+constexpr int64_t kNearBytes = 1 << 20;  // what a core may have in its own caches
+
+// Floats from a tile's pixels to those of the next; 0 where the pictures are near.
+inline int64_t next_tile(const Correlation& g, const Tensor& pictures) {
+  return pictures.elements() * 4 <= kNearBytes ? 0 : g.m() * pictures.strides[2];
+}
+
 // Channels of a tile of `in`, transformed. `zeros` has as many.
 inline void transform_input(const Kernels& kernels, const Correlation& g, const Tensor& in, int64_t tile, Range channels, float* zeros,
                             const WinogradPlaces& to) {
   const WinogradTile at = tile_at(g, tile);
   float* d[kMaxPlaces];
   tile_pixels(in, g.ih, g.iw, at.image, at.y - g.pad_top, at.x - g.pad_left, g.t(), channels.begin, zeros, d);
-  kernels.winograd->input[g.size](d, to, channels.size());
+  kernels.winograd->input[g.size]({d, next_tile(g, in)}, to, channels.size());
 }
 
 // Memory handed out piece by piece, each aligned to a cache line.

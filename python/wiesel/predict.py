@@ -24,22 +24,32 @@ _SHARE, _SHARED_FROM = 8e-6, 10e-6
 _EFFICIENCY = {
     "conv_fwd direct": 0.72,
     "conv_bwd_data direct": 0.70,
-    "conv_bwd_weights direct": 0.54,
+    "conv_bwd_weights direct": 0.57,
     "conv_fwd planar": 0.25,
     "conv_bwd_data planar": 0.28,
     "conv_bwd_weights planar": 0.23,
-    "conv_fwd winograd": 0.55,
-    "conv_bwd_data winograd": 0.55,
-    "conv_bwd_weights winograd": 0.28,
+    "conv_fwd winograd": 0.53,
+    "conv_bwd_data winograd": 0.53,
+    "conv_bwd_weights winograd": 0.32,
     "matmul direct": 0.44,
-    "pool_max direct": 0.0145,
-    "pool_max_bwd direct": 0.012,
-    "pool_avg direct": 0.0145,
+    "pool_max direct": 0.033,
+    "pool_max_bwd direct": 0.031,
+    "pool_avg direct": 0.033,
     "bn_stats direct": 0.045,
 }
 """Share of the multiply-add peak that a class reaches where nothing else holds it up. Classes that are not here are bound by bytes."""
 
-_PASSES = {"bn_bwd": 1.35, "bn_apply": 0.9, "sgd_update": 0.52, "unary_bwd": 0.55, "binary": 0.6, "reduce": 1.1, "conv_pack": 2.8}
+_PASSES = {
+    "bn_bwd": 1.35,
+    "bn_apply": 0.9,
+    "sgd_update": 0.52,
+    "unary_bwd": 0.55,
+    "binary": 0.6,
+    "reduce": 1.1,
+    "conv_pack": 1.7,
+    "pool_max": 1.1,
+    "pool_max_bwd": 1.25,
+}
 _PASSES_WITH_SUMS = {"bn_bwd": 0.57}
 """How often a class moves its bytes, or as if: gradients of batch normalisation read twice, unless their sums are given; in place, no line
 is fetched to be written."""

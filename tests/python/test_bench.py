@@ -110,10 +110,11 @@ def test_layer_lines() -> None:
 
 def result(net: str, wiesel: float, peers: dict[str, float], **more: object) -> dict[str, object]:
     """A result of train.py with the same times in every round, and twice the memory for peers."""
-    contenders = {"wiesel": {"times": [wiesel] * 5, "cost": {"planned": {"memory": 2**20, "seconds": 0.11}, "growth": 2**20}}}
+    contenders = {"wiesel": {"times": [wiesel] * 5, "cost": {"planned": 2**20, "growth": 2**20}}}
     for name, seconds in peers.items():
-        contenders[name] = {"times": [seconds] * 5, "cost": {"planned": {}, "growth": 2**21}}
-    return {"kind": "train", "net": net, "batch": 8, "target": 2.0, "floor": [0.03] * 5, "contenders": contenders, "failed": {}, **more}
+        contenders[name] = {"times": [seconds] * 5, "cost": {"planned": None, "growth": 2**21}}
+    rates = {"floor": [0.03] * 5, "forecast": [0.11] * 5}
+    return {"kind": "train", "net": net, "batch": 8, "target": 2.0, **rates, "contenders": contenders, "failed": {}, **more}
 
 
 def run_of(*results: dict[str, object], cpu: str = "some", rounds: int = 5) -> dict[str, object]:
@@ -193,8 +194,8 @@ def test_floor_of_a_step_counts_arithmetic_and_the_bytes_of_large_tensors() -> N
 
 def test_share_of_the_floor_takes_the_rates_of_each_round() -> None:
     found = result("a", 0.1, {"torch": 0.2}, floor=[0.02, 0.03, 0.05, 0.06, 0.07])
-    assert compare.share_of_floor(found) == pytest.approx(0.5)
-    assert compare.share_of_floor(result("a", 0.1, {}, floor=[])) is None
+    assert compare.by_rates(found, "floor") == pytest.approx(0.5)
+    assert compare.by_rates(result("a", 0.1, {}, floor=[]), "floor") is None
 
 
 def test_memory_of_a_step_is_what_it_adds_to_the_resident_memory() -> None:

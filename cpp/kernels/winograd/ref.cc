@@ -60,11 +60,11 @@ float& element(const WinogradPlaces& to, int64_t e, int64_t c) {
 }
 
 template <int size>
-void input(const float* const* d, const WinogradPlaces& to, int64_t channels) {
+void input(const WinogradPixels& d, const WinogradPlaces& to, int64_t channels) {
   const Matrices f = matrices(size);
   for (int64_t c = 0; c < channels; ++c) {
     double in[36], out[36];
-    for (int p = 0; p < f.t * f.t; ++p) in[p] = double(d[p][c]);
+    for (int p = 0; p < f.t * f.t; ++p) in[p] = double(d.at[p][c]);
     both_axes(
         f.t, f.t, [&](int i, int j) { return f.bt[i][j]; }, in, out);
     for (int e = 0; e < f.t * f.t; ++e) element(to, e, c) = float(out[e]);
@@ -100,11 +100,11 @@ void weights(const float* w, int64_t tap_stride, float* u, int64_t stride, int64
 }
 
 template <int size>
-void output_bwd(const float* const* dy, const WinogradPlaces& to, int64_t channels) {
+void output_bwd(const WinogradPixels& dy, const WinogradPlaces& to, int64_t channels) {
   const Matrices f = matrices(size);
   for (int64_t c = 0; c < channels; ++c) {
     double in[16], out[36];
-    for (int p = 0; p < f.m * f.m; ++p) in[p] = double(dy[p][c]);
+    for (int p = 0; p < f.m * f.m; ++p) in[p] = double(dy.at[p][c]);
     both_axes(
         f.t, f.m, [&](int i, int j) { return f.at[j][i]; }, in, out);
     for (int e = 0; e < f.t * f.t; ++e) element(to, e, c) = float(out[e]);

@@ -133,24 +133,44 @@ WL_INLINE void over_channels(int64_t channels, Body body) {
 }
 
 // From pixels to places: In x In pixels of whole tiles, in panels, see WinogradPlaces.
-template <int In, int Out, class Transform>
-WL_INLINE void to_places(const float* const* d, const WinogradPlaces& to, int64_t channels, Transform transform) {
-  const int64_t stride = to.stride, panel = to.panel;
+// New pixels are the last M of each row: the first overlap with those of the tile before. What is near needs no asking (`kAhead`).
+template <int In, int Out, int M, bool kAhead, class Transform>
+WL_INLINE void to_places_of(const WinogradPixels& d, const WinogradPlaces& to, int64_t channels, Transform transform) {
+  const float* const* at = d.at;
+  const int64_t next_tile = d.next, stride = to.stride, panel = to.panel;
+  const bool far = to.far;
   over_channels(channels, [=](auto get, auto, int64_t c) WL_LAMBDA {
     float* v = to.v + c / kWidth * panel + c % kWidth;
-    both_axes<In, Out>([=](int p) WL_LAMBDA { return get(d[p] + c); }, transform,
-                       [=](int e, f32v y) WL_LAMBDA { store(v + e * stride, y); });
+    const float* next = c + kWidth < channels ? v + panel : to.v + kWidth + c % kWidth;
+    both_axes<In, Out>(
+        [=](int p) WL_LAMBDA {
+          if (kAhead && p % In >= In - M) __builtin_prefetch(at[p] + c + next_tile);
+          return get(at[p] + c);
+        },
+        transform,
+        [=](int e, f32v y) WL_LAMBDA {
+          if (kAhead && far) __builtin_prefetch(next + e * stride, 1);
+          store(v + e * stride, y);
+        });
   });
 }
 
-template <class F>
-void input(const float* const* d, const WinogradPlaces& to, int64_t channels) {
-  to_places<F::kT, F::kT>(d, to, channels, F::bt);
+template <int In, int Out, int M, class Transform>
+WL_INLINE void to_places(const WinogradPixels& d, const WinogradPlaces& to, int64_t channels, Transform transform) {
+  if (d.next || to.far)
+    to_places_of<In, Out, M, true>(d, to, channels, transform);
+  else
+    to_places_of<In, Out, M, false>(d, to, channels, transform);
 }
 
 template <class F>
-void output_bwd(const float* const* dy, const WinogradPlaces& to, int64_t channels) {
-  to_places<F::kM, F::kT>(dy, to, channels, F::a);
+void input(const WinogradPixels& d, const WinogradPlaces& to, int64_t channels) {
+  to_places<F::kT, F::kT, F::kM>(d, to, channels, F::bt);
+}
+
+template <class F>
+void output_bwd(const WinogradPixels& dy, const WinogradPlaces& to, int64_t channels) {
+  to_places<F::kM, F::kT, F::kM>(dy, to, channels, F::a);
 }
 
 template <class F>
@@ -165,6 +185,7 @@ void output(const float* m, int64_t stride, const WinogradOutput& to, int64_t ch
     for (int p = 0; p < F::kM * F::kM; ++p) {
       if (!to.y[p]) continue;
       f32v y = out[p];
+      if (to.next) __builtin_prefetch(to.y[p] + c + to.next, 1);
       if (to.residual) y = y + get(to.residual[p] + c);
       put(to.y[p] + c, unary_apply(to.activation, y, alpha, beta));
     }
@@ -175,7 +196,10 @@ template <class F>
 void weights(const float* w, int64_t tap_stride, float* u, int64_t stride, int64_t channels) {
   over_channels(channels, [=](auto get, auto put, int64_t c) WL_LAMBDA {
     both_axes<3, F::kT>([=](int tap) WL_LAMBDA { return get(w + tap * tap_stride + c); }, F::g,
-                        [=](int e, f32v y) WL_LAMBDA { put(u + e * stride + c, y); });
+                        [=](int e, f32v y) WL_LAMBDA {
+                          __builtin_prefetch(u + e * stride + c + kWidth, 1);
+                          put(u + e * stride + c, y);
+                        });
   });
 }
 

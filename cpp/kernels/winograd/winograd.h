@@ -21,9 +21,17 @@ constexpr int winograd_t(int size) {
   return winograd_m(size) + 2;
 }  // inputs per tile and axis: t*t products per tile
 
+// The pixels of a tile, row-major, and how many floats further those of the tile that is read next lie: the new ones of these are asked
+// for, unless that is 0.
+struct WinogradPixels {
+  const float* const* at;
+  int64_t next;
+};
+
 // Where a tile of outputs goes: y[p][c] = activation(tile[p][c] + bias[c] + residual[p][c]) for the pixels p whose y[p] is not null.
 struct WinogradOutput {
   float* const* y = nullptr;
+  int64_t next = 0;                        // floats to the pixels of the tile that is written next: these are asked for, unless 0
   const float* bias = nullptr;             // `channels` values, or null
   const float* const* residual = nullptr;  // pointers as y's, or null
   UnaryKind activation = UnaryKind::none;
@@ -35,21 +43,23 @@ struct WinogradOutput {
 struct WinogradPlaces {
   float* v;
   int64_t stride, panel;
+  bool far;  // v lies in no cache of the core: lines are asked for before they are written, of this tile, then of one at v + width
 };
 
 struct WinogradKernels {
-  // to[e][c] = (Bt d B)[e], e in [0, t*t), c in [0, channels). d[p] points at the channels of pixel p (row-major t x t); pixels
-  // outside the image point at `channels` zeros. `to` does not overlap d.
-  void (*input[kWinogradSizes])(const float* const* d, const WinogradPlaces& to, int64_t channels);
+  // to[e][c] = (Bt d B)[e], e in [0, t*t), c in [0, channels). d.at[p] points at the channels of pixel p of t x t; pixels outside the image
+  // point at `channels` zeros. `to` does not overlap d.
+  void (*input[kWinogradSizes])(const WinogradPixels& d, const WinogradPlaces& to, int64_t channels);
 
   // tile[p][c] = (At M A)[p] with M[e] = m[e*stride + c], p in [0, m*m) row-major.
   void (*output[kWinogradSizes])(const float* m, int64_t stride, const WinogradOutput& out, int64_t channels);
 
-  // u[e*stride + c] = (G g Gt)[e] with g[tap] = w[tap*tap_stride + c], tap in [0, 9) row-major.
+  // u[e*stride + c] = (G g Gt)[e] with g[tap] = w[tap*tap_stride + c], tap in [0, 9) row-major. The lines a panel's width further are asked
+  // for.
   void (*weights[kWinogradSizes])(const float* w, int64_t tap_stride, float* u, int64_t stride, int64_t channels);
 
-  // to[e][c] = (A dy At)[e]; dy[p] points at the channels of pixel p (row-major m x m), zeros outside the image.
-  void (*output_bwd[kWinogradSizes])(const float* const* dy, const WinogradPlaces& to, int64_t channels);
+  // to[e][c] = (A dy At)[e]; dy.at[p] points at the channels of pixel p of m x m, zeros outside the image.
+  void (*output_bwd[kWinogradSizes])(const WinogradPixels& dy, const WinogradPlaces& to, int64_t channels);
 
   // dw[tap*tap_stride + c] = (Gt S G)[tap] with S[e] = s[e*stride + c].
   void (*weights_bwd[kWinogradSizes])(const float* s, int64_t stride, float* dw, int64_t tap_stride, int64_t channels);
