@@ -197,7 +197,7 @@ def _update_program(op: str, count: Type) -> Compiled:
     graph = Graph(params={"w": Value(count, "param", "w")})
     optimizer = optim.SGD(0.1, momentum=0.9) if op == "sgd_update" else optim.Adam()
     layout = Layout.of({"w": count})
-    return compile_graph(graph, layout=layout, training=True, update=lambda em: optimizer.emit(em, layout))
+    return compile_graph(graph, layout=layout, training=True, update=lambda em, taken: optimizer.emit(em, layout, taken=taken))
 
 
 # --- telling -------------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ Status verify(const Step& s) {
   WL_TRY(check_float(s));
   WL_TRY(check_flat(s, 0, -1));
   for (int i = 1; i < 4; ++i) WL_TRY(check_flat(s, i, i - 1));
-  WL_TRY(check_clip(s, 4));
+  WL_TRY(check_clip(s, s.in[4]));
   WL_TRY(check_real(s, AttrKey::beta1, "beta1", 0, 1, 0.9));
   WL_TRY(check_real(s, AttrKey::beta2, "beta2", 0, 1, 0.999));
   WL_TRY(check_real(s, AttrKey::eps, "eps", 0, 1e30, 1e-8));
@@ -23,7 +23,7 @@ void run(const Step& s, const Run& r) {
   const double lr = slots[0].f, decay = s.f(AttrKey::weight_decay), beta1 = s.f(AttrKey::beta1, 0.9), beta2 = s.f(AttrKey::beta2, 0.999);
   const bool decoupled = s.i(AttrKey::decoupled);
   AdamUpdate u;
-  u.clip = clip_of(s, 4);
+  u.clip = clip_of(s, s.in[4]);
   u.decay = decoupled ? (float)(lr * decay) : 0.0f;
   u.weight_decay = decoupled ? 0.0f : (float)decay;
   u.beta1 = (float)beta1, u.rest1 = (float)(1.0 - beta1), u.beta2 = (float)beta2, u.rest2 = (float)(1.0 - beta2);

@@ -24,15 +24,15 @@ inline Status check_flat(const Step& s, int i, int o) {
   return check_in_place(s, i, o);
 }
 
-// The optional clip factor at input `i`, and clipping by value.
-inline Status check_clip(const Step& s, int i) {
-  if (s.in[i]) WL_TRY(check_scalar(s, *s.in[i], "the clip factor"));
+// The optional clip factor, and clipping by value.
+inline Status check_clip(const Step& s, const Tensor* factor) {
+  if (factor) WL_TRY(check_scalar(s, *factor, "the clip factor"));
   const double maximum = s.f(AttrKey::maximum, __builtin_inf());
   WL_CHECK(maximum > 0, "%s: gradients cannot be clipped to %g", s.path, maximum);
   return Status::good();
 }
-inline GradClip clip_of(const Step& s, int i) {
-  return {s.in[i] ? *s.in[i]->f32() : 1.0f, (float)s.f(AttrKey::maximum, __builtin_inf())};
+inline GradClip clip_of(const Step& s, const Tensor* factor) {
+  return {factor ? *factor->f32() : 1.0f, (float)s.f(AttrKey::maximum, __builtin_inf())};
 }
 
 // body(begin, count, chunk) over [0, n) in parallel.

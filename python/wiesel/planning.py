@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wiesel.graph.ir import BATCH, Type
+from wiesel.program.layout import align
 
 if TYPE_CHECKING:
     from wiesel import optim
@@ -116,13 +117,14 @@ def plan(
     """
     compiled, n = compile_for(net, (input_shape, *more_shapes), training=training, loss=loss, optimizer=optimizer, input_dtype=input_dtype)
     memory = compiled.program.memory()
+    taken = sum(align(4 * compiled.layout.params[name].count) for name in compiled.taken)  # pages that nobody touches are no memory
     return NetPlan(
         n=n,
         arena=memory["arena"],
         workspace=memory["workspace"],
         prepared=memory["prepared"],
         parameters=memory["params"],
-        gradients=memory["grads"],
+        gradients=memory["grads"] - taken,
         states=memory["state"],
         optimizer=memory["opt"],
         tensors=compiled.plan.tensors,

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -65,6 +65,8 @@ class Trainer:
     accumulate : every batch runs in this many pieces whose gradients are added up, so that the memory is that of a piece.
     clip_norm : gradients are scaled down to this global 2-norm where it is exceeded.
     clip_value : each gradient is cut to [-clip_value, clip_value].
+    keep_grads : every parameter's ``grad`` can be read after a step. By default those of dense weights from 4 MB on are used block by
+        block where they are computed, and never written; the weights get the same bits.
 
     >>> import numpy as np
     >>> import wiesel as wl
@@ -86,6 +88,7 @@ class Trainer:
         accumulate: int = 1,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        keep_grads: bool = False,
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, Optimizer):
             raise TypeError(f"Trainer: optimizer must be one of wiesel.optim, e.g. optim.SGD(0.1, momentum=0.9); got {optimizer!r}")
@@ -100,6 +103,7 @@ class Trainer:
         self.seed = int(seed)
         self.accumulate = accumulate
         self.clip_norm, self.clip_value = clip_norm, clip_value
+        self.keep_grads = keep_grads
         self.history = History()
         """All epochs that this trainer has finished."""
         self.step_count = 0
@@ -502,12 +506,14 @@ class Trainer:
             if value is not None:
                 graph.grads[name] = value
                 name_gradient(value, name)
+        whole = self.keep_grads or self.accumulate > 1 or self.clip_norm is not None  # gradients that are wanted all together
         runner = engine.assemble(
             graph,
             n=n,
             training=True,
             layout=layout,
-            update=lambda em: self._emit_update(em, layout),
+            update=lambda em, taken: self._emit_update(em, layout, taken),
+            take=None if whole else lambda segment: self.optimizer.take(segment, self.clip_value),
             opt=self.memory.buffer(layout),
             fetches=["loss", *notes["watched"]],
             accumulate=self.accumulate > 1,
@@ -518,7 +524,12 @@ class Trainer:
 
     def _compile_update(self, layout: Layout) -> Runner:
         runner = self.net.engine.assemble(
-            Graph(), n=1, training=True, layout=layout, update=lambda em: self._emit_update(em, layout), opt=self.memory.buffer(layout)
+            Graph(),
+            n=1,
+            training=True,
+            layout=layout,
+            update=lambda em, taken: self._emit_update(em, layout, taken),
+            opt=self.memory.buffer(layout),
         )
         return self._finish(runner, layout)
 
@@ -526,12 +537,12 @@ class Trainer:
         runner.extra.update(buffers=runner.new_outputs(runner.n), guard=_Guard(self, runner.store, self.memory.mark(layout)))
         return runner
 
-    def _emit_update(self, em: Emitter, layout: Layout) -> None:
-        self.optimizer.emit(em, layout, clip_norm=self.clip_norm, clip_value=self.clip_value)
+    def _emit_update(self, em: Emitter, layout: Layout, taken: Collection[str]) -> None:
+        self.optimizer.emit(em, layout, taken=taken, clip_norm=self.clip_norm, clip_value=self.clip_value)
         self.memory.emit_mark(em, layout)
 
     def _program_key(self) -> tuple[Any, ...]:
-        return (self.objective.token, self.accumulate, self.clip_norm, self.clip_value)
+        return (self.objective.token, self.accumulate, self.clip_norm, self.clip_value, self.keep_grads)
 
     def _store(self) -> Store:
         store = self.net.engine.store

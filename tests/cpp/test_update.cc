@@ -1,4 +1,8 @@
 // Optimizer updates over several steps against torch's formulas in double, clipping, the sum of gradients.
+#include <string.h>
+
+#include <array>
+
 #include "vectors.h"
 
 using namespace harness;
@@ -46,6 +50,37 @@ static void check_sgd(const wl::Kernels& k, int64_t n, const Sgd& q) {
     }
   }
   CHECK(param.intact() && velocity.intact() && grad.intact(), "%s", k.isa);
+}
+
+// With the gradient xᵀ dy made on the way: the bits of matmul followed by sgd_update, for any number of threads.
+static void check_sgd_matmul(const wl::Kernels& k, int64_t m, int64_t rows, int64_t columns, double momentum) {
+  const int64_t n = rows * columns;
+  Guarded<float> x(m * rows), dy(m * columns), grad(n);
+  Random random((uint64_t)n);
+  fill_reals(x, random);
+  fill_reals(dy, random);
+  const auto tx = tensor(x.data(), {m, rows}), ty = tensor(dy.data(), {m, columns}), tg = tensor(grad.data(), {rows, columns}),
+             tf = tensor(grad.data(), {n});
+  OpRun(Opcode::matmul, {&tx, &ty}, {&tg}).attr(AttrKey::trans_a, 1).run(k, 1);
+  wl::Scalar scalars[wl::kScalarSlots] = {};
+  scalars[wl::kSlotStep].i = 3, scalars[wl::kSlotFirstGroup].f = 0.1;
+  const auto with_attrs = [&](OpRun op) {
+    op.attr(AttrKey::momentum, momentum).attr(AttrKey::weight_decay, 1e-2).attr(AttrKey::nesterov, (int)(momentum > 0.5));
+    return op.attr(AttrKey::maximum, 2.0).attr(AttrKey::slot, (int)wl::kSlotFirstGroup);
+  };
+  for (int threads = 1; threads <= 2; ++threads) {
+    Guarded<float> param(n), velocity(n), expected(n), expected_velocity(n);
+    for (int64_t i = 0; i < n; ++i) expected[i] = param[i] = random.real(), expected_velocity[i] = velocity[i] = random.real();
+    const auto tp = tensor(param.data(), {n}), tv = tensor(velocity.data(), {n}), te = tensor(expected.data(), {n}),
+               tev = tensor(expected_velocity.data(), {n});
+    const bool keeps = momentum != 0;
+    with_attrs(OpRun(Opcode::sgd_update, {&tf, &te, keeps ? &tev : nullptr}, {&te, keeps ? &tev : nullptr})).run(k, 1, scalars);
+    with_attrs(OpRun(Opcode::sgd_matmul, {&tx, &ty, &tp, keeps ? &tv : nullptr}, {&tp, keeps ? &tv : nullptr})).run(k, threads, scalars);
+    const bool same =
+        !memcmp(param.data(), expected.data(), (size_t)n * 4) && !memcmp(velocity.data(), expected_velocity.data(), (size_t)n * 4);
+    CHECK(same, "%s: %d x %d from %d rows, %d threads", k.isa, (int)rows, (int)columns, (int)m, threads);
+    CHECK(param.intact() && velocity.intact() && x.intact() && dy.intact(), "%s", k.isa);
+  }
 }
 
 static void check_adam(const wl::Kernels& k, int64_t n, double decay, bool decoupled) {
@@ -127,6 +162,9 @@ static void check_refusals() {
   refused(OpRun(Opcode::sgd_update, {&other, &p}, {&p}), "a gradient of other extents");
   refused(OpRun(Opcode::sgd_update, {&p, &p}, {&p}).attr(AttrKey::momentum, 0.9), "momentum without velocity");
   refused(OpRun(Opcode::adam_update, {&p, &p, &p, &p}, {&p, &p, &p}).attr(AttrKey::beta1, 2.0), "beta1 2");
+  const auto matrix = tensor(storage, {2, 3});
+  refused(OpRun(Opcode::sgd_matmul, {&matrix, &matrix, &p}, {&p}), "8 parameters for 3 x 3");
+  refused(OpRun(Opcode::sgd_matmul, {&matrix, &p, &p}, {&p}), "a dy that is no matrix");
   CHECK(!OpRun(Opcode::sgd_update, {&p, &p}, {&p}).verify(), "no slot was accepted");
   CHECK(!OpRun(Opcode::adam_update, {&p, &p, &p, &p}, {&p, &p, &p}).attr(AttrKey::slot, (int)wl::kScalarSlots - 1).verify(),
         "a slot at the end");
@@ -134,6 +172,8 @@ static void check_refusals() {
 
 int main() {
   for_each_kernels([](const wl::Kernels& k) {
+    for (const auto& [m, rows, columns] : {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {16, 100, 300}, {64, 70, 2100}, {150, 40, 48}})
+      for (double momentum : {0.0, 0.5, 0.9}) check_sgd_matmul(k, m, rows, columns, momentum);
     for (int64_t n : {1, 15, 1000, 33000}) {
       for (const Sgd& q : {Sgd{0, 0, 0, false, false, false}, Sgd{0.9, 0, 1e-2, false, false, false}, Sgd{0.9, 0, 1e-2, true, false, true},
                            Sgd{0.8, 0.3, 0.1, false, true, false}})

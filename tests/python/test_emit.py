@@ -147,8 +147,8 @@ def test_update_steps_run_on_the_flat_buffers():
     types = {name: value.type for name, value in graph.params.items()}
     layout = Layout.of(types, {k: v.type for k, v in graph.states.items()})
 
-    def sgd(em):
-        for run in layout.runs():
+    def sgd(em, taken):
+        for run in layout.runs(taken):
             grad, param = em.flat("grads", run.grad_offset, run.count), em.flat("params", run.offset, run.count)
             velocity = em.flat("opt", run.grad_offset, run.count)
             em.step("sgd_update", [grad, param, velocity], [param, velocity], momentum=0.9, slot=_core.SLOTS["first_group"])

@@ -68,7 +68,8 @@ def test_large_models_have_the_published_size_and_plan_training(name: str, zeros
     assert summary.parameters == parameters
     assert round(summary.macs / 1e6) == macs
     plan = wl.plan(net, (2, 224, 224, 3), training=True)
-    assert plan.gradients >= 4 * parameters
+    assert plan.optimizer >= 4 * parameters
+    assert plan.optimizer >= plan.gradients  # those of large dense weights are not written
     assert {"features", "classifier"} <= net.children().keys()
 
 

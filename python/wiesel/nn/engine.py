@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ class Runner:
 
     def bits(self, *entries: str) -> int:
         """Entries to run, as ``Instance.run`` wants them; with prepare when the weights have changed since."""
+        if entries != ("forward",):
+            self.store.without_grad = self.compiled.taken
         wanted = sum(_ENTRY_BITS[entry] for entry in entries)
         if self.compiled.prepares and self.prepared_version != self.store.weight_version:
             wanted |= _ENTRY_BITS["prepare"]
@@ -215,7 +217,8 @@ class Engine:
         n: int,
         training: bool = False,
         layout: Layout | None = None,
-        update: Callable[[Any], None] | None = None,
+        update: Callable[[Any, Collection[str]], None] | None = None,
+        take: Callable[[Any], Mapping[str, Any] | None] | None = None,
         opt: _core.Buffer | None = None,
         fetches: Sequence[str] | None = None,
         accumulate: bool = False,
@@ -234,6 +237,7 @@ class Engine:
             training=training,
             layout=layout,
             update=update,
+            take=take,
             fetches=fetches,
             accumulate=accumulate,
         )

@@ -104,7 +104,8 @@ class Parameter(Variable):
 
     @property
     def grad(self) -> NDArray[np.float32] | None:
-        """Read-only view of the gradient that the last step left, or None when there is none (frozen, or never trained)."""
+        """Read-only view of the gradient that the last step left, or None when there is none: frozen, never trained, or a large dense
+        weight that the step updated without writing its gradient (``Trainer(keep_grads=True)`` writes them all)."""
         return None if self.store is None else self.store.grad_view(self)
 
 

@@ -39,6 +39,8 @@ class Store:
         self.state_buffer = _core.Buffer(self.layout.state_bytes)
         self._grad_buffer: _core.Buffer | None = None
         self._grad_layout: Layout | None = None
+        self.without_grad: Collection[str] = ()
+        """Parameters whose gradients the last step did not write (``Trainer(keep_grads=False)``)."""
         for name, variable in (*self.params.items(), *self.states.items()):
             variable.store, variable.name = self, name
             self._writable(variable)[...] = values[name]
@@ -82,7 +84,9 @@ class Store:
         if self._grad_buffer is None or self._grad_layout is None:
             return None
         segment = self._grad_layout.params[parameter.name]
-        return None if segment.frozen else self._grad_buffer.view(segment.grad_offset, parameter.shape, "f32")
+        if segment.frozen or parameter.name in self.without_grad:
+            return None
+        return self._grad_buffer.view(segment.grad_offset, parameter.shape, "f32")
 
     def assign(self, variable: Variable, values: Any) -> None:
         array = np.asarray(values)

@@ -70,3 +70,29 @@ class ConvPack(Op):
         (w,) = node.inputs
         assert w is not None
         em.step("conv_pack", [em.tensor(w)], [em.tensor(node.outputs[0])], direction=node.attrs["direction"], **node.attrs["conv"])
+
+
+@register
+class SgdMatmul(Op):
+    """x (n, k), dy (n, m) -> nothing: the parameter of ``count`` = k * m floats at byte ``offset`` is updated with the gradient xᵀ dy.
+
+    ``sgd`` are the attributes of ``sgd_update``, ``velocity`` the byte offset of its velocity, -1 without one.
+    """
+
+    name = "sgd_matmul"
+    defaults = {"count": 0, "offset": 0, "velocity": -1, "sgd": {}}  # noqa: RUF012
+
+    def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
+        x, dy = types
+        assert x is not None and dy is not None
+        assert x.shape[0] == dy.shape[0] and x.shape[1] * dy.shape[1] == attrs["count"]
+        return ()
+
+    def lower(self, em: Emitter, node: Node) -> None:
+        x, dy = node.inputs
+        assert x is not None and dy is not None
+        attrs, count = node.attrs, node.attrs["count"]
+        param = em.flat("params", attrs["offset"], count)
+        velocity = em.flat("opt", attrs["velocity"], count) if attrs["velocity"] >= 0 else None
+        em.step(self.name, [em.tensor(x), em.tensor(dy), param, velocity], [param, velocity], **attrs["sgd"])
+        em.charge(8 * count, 2 * count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wiesel.program.emit import Emitter
-    from wiesel.program.layout import Layout, Run
+    from wiesel.program.layout import Layout, Run, Segment
 
 FIRST_GROUP_SLOT, SLOTS_PER_GROUP, MAX_GROUPS = 8, 4, 16
 """Scalar slots of the program: per group the learning rate and two bias corrections (cpp/ops/kinds.h)."""
@@ -77,14 +77,27 @@ class Optimizer(ABC):
     def group_of(self, name: str) -> int:
         return next((i for i, group in enumerate(self.groups, start=1) if group.holds(name)), 0)
 
-    def emit(self, em: Emitter, layout: Layout, *, clip_norm: float | None = None, clip_value: float | None = None) -> None:
-        """All update steps, group by group; optimizer state lies in the buffer ``opt``, moment by moment."""
+    def take(self, segment: Segment, clip_value: float | None) -> dict[str, Any] | None:
+        """Attributes of an ``sgd_matmul`` that updates this parameter; None where the optimizer wants its gradient written."""
+        return None
+
+    def emit(
+        self,
+        em: Emitter,
+        layout: Layout,
+        *,
+        taken: Collection[str] = (),
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        """The update steps of all parameters but those ``taken``, group by group; optimizer state lies in the buffer ``opt``, moment by
+        moment."""
         clip = None
         if clip_norm is not None:
             clip = em.scalar("opt", self.moments * layout.grad_bytes, "clip_factor")
             em.step("clip_factor", [em.flat("grads", 0, layout.grad_bytes // 4, "grads")], [clip], max_norm=clip_norm)
             em.charge(2 * (layout.grad_bytes // 4))
-        for run in layout.runs():
+        for run in layout.runs(without=taken):
             self.emit_run(em, layout, run, self.settings[run.group], clip, clip_value)
 
     def opt_bytes(self, layout: Layout) -> int:
@@ -156,19 +169,24 @@ class SGD(Optimizer):
         grad = em.flat("grads", run.grad_offset, run.count)
         param = em.flat("params", run.offset, run.count)
         velocity = em.flat("opt", run.grad_offset, run.count) if settings["momentum"] else None
-        em.step(
-            "sgd_update",
-            [grad, param, velocity, clip],
-            [param, velocity],
-            momentum=float(settings["momentum"]),
-            dampening=float(settings["dampening"]),
-            nesterov=int(settings["nesterov"]),
-            decoupled=int(settings["decoupled"]),
-            weight_decay=float(settings["weight_decay"]),
-            slot=FIRST_GROUP_SLOT + SLOTS_PER_GROUP * run.group,
-            **({} if clip_value is None else {"maximum": float(clip_value)}),
-        )
+        em.step("sgd_update", [grad, param, velocity, clip], [param, velocity], **self._step_attrs(run.group, settings, clip_value))
         em.charge(8 * run.count)
+
+    def take(self, segment: Segment, clip_value: float | None) -> dict[str, Any] | None:
+        settings = self.settings[segment.group]
+        velocity = segment.grad_offset if settings["momentum"] else -1
+        return {"offset": segment.offset, "velocity": velocity, "sgd": self._step_attrs(segment.group, settings, clip_value)}
+
+    def _step_attrs(self, group: int, settings: dict[str, Any], clip_value: float | None) -> dict[str, int | float]:
+        return {
+            "momentum": float(settings["momentum"]),
+            "dampening": float(settings["dampening"]),
+            "nesterov": int(settings["nesterov"]),
+            "decoupled": int(settings["decoupled"]),
+            "weight_decay": float(settings["weight_decay"]),
+            "slot": FIRST_GROUP_SLOT + SLOTS_PER_GROUP * group,
+            **({} if clip_value is None else {"maximum": float(clip_value)}),
+        }
 
 
 class Adam(Optimizer):

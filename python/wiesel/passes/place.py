@@ -5,7 +5,7 @@ Adds copies where a value is wanted twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wiesel.graph.ir import ENTRIES, Builder, Graph, Node, Value
@@ -41,10 +41,11 @@ def stored_in(value: Value) -> Value | None:
     return value.producer.inputs[0] if value.producer is not None and value.producer.op.alias else None
 
 
-def fix_places(graph: Graph, layout: Layout, fetches: Mapping[str, Value], *, accumulate: bool) -> Fixed:
+def fix_places(graph: Graph, layout: Layout, fetches: Mapping[str, Value], *, accumulate: bool, taken: Collection[str] = ()) -> Fixed:
     """Places for inputs, parameters, states, constants, fetches, gradients and state updates; may add nodes to ``graph``.
 
     With ``accumulate`` the gradients of the batch are added to what the gradient buffer holds, times the scalar ``accumulate``.
+    Parameters in ``taken`` have no gradient there.
     """
     fixed = Fixed()
     for slot, value in enumerate(graph.inputs.values()):
@@ -55,7 +56,7 @@ def fix_places(graph: Graph, layout: Layout, fetches: Mapping[str, Value], *, ac
     for name, value in graph.states.items():
         fixed.places[value] = Place("state", layout.states[name].offset)
     _place_updates(graph, layout, fixed)
-    _place_gradients(graph, layout, fixed, accumulate)
+    _place_gradients(graph, layout, fixed, accumulate, taken)
     for slot, (name, value) in enumerate(fetches.items()):
         placed = _claim(graph, fixed, value, Place("output", 0, slot), _entry(value))
         fixed.outputs.append((name, placed))
@@ -83,10 +84,10 @@ def _entry(value: Value) -> str:
     return "grad" if value.producer is not None and value.producer.entry == "grad" else "forward"
 
 
-def _place_gradients(graph: Graph, layout: Layout, fixed: Fixed, accumulate: bool) -> None:
+def _place_gradients(graph: Graph, layout: Layout, fixed: Fixed, accumulate: bool, taken: Collection[str]) -> None:
     """Each gradient is written by its producer straight into the buffer; zeros where nothing contributes."""
     for name, segment in layout.params.items():
-        if segment.frozen or not graph.grads:
+        if segment.frozen or not graph.grads or name in taken:
             continue
         place = Place("grads", segment.grad_offset)
         b = Builder(graph, entry="grad", path=name)

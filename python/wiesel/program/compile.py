@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -18,12 +18,14 @@ from wiesel.passes.join import join
 from wiesel.passes.memory import Storage, peak_bytes, plan_memory
 from wiesel.passes.place import fix_places
 from wiesel.passes.rewrite import remove_dead, roots
+from wiesel.passes.take import Take, take_gradients
 from wiesel.program.container import write_container
 from wiesel.program.emit import Emitter, Work
 from wiesel.program.layout import Layout
 
-UpdateSteps: TypeAlias = Callable[[Emitter], None]
-"""Writes the steps of entry update: on ``Emitter.flat`` tensors of the buffers params, grads and opt."""
+UpdateSteps: TypeAlias = Callable[[Emitter, Collection[str]], None]
+"""Writes the steps of entry update, on ``Emitter.flat`` tensors of the buffers params, grads and opt, but for the named parameters, which
+are updated already."""
 
 ENTRY_BITS: Mapping[str, int] = {"prepare": 1, "forward": 2, "grad": 4, "update": 8}
 """What ``Instance.run`` takes, added up."""
@@ -81,6 +83,8 @@ class Compiled:
     prepares: bool
     works: tuple[Work, ...]
     """What each step does, in the order of ``program.steps()``."""
+    taken: Collection[str] = ()
+    """Parameters whose gradients entry update uses as it makes them: they are never in the gradient buffer."""
 
     @cached_property
     def program(self) -> _core.Program:
@@ -115,6 +119,7 @@ def compile_graph(
     training: bool = False,
     layout: Layout | None = None,
     update: UpdateSteps | None = None,
+    take: Take | None = None,
     fetches: Sequence[str] | None = None,
     accumulate: bool = False,
 ) -> Compiled:
@@ -123,7 +128,8 @@ def compile_graph(
     ``fetches`` are names of outputs or of any tensor with a module path (default: all outputs), in the order of the output slots.
     Gradients in ``graph.grads`` are written to the gradient buffer by ``layout``; with ``accumulate`` they are added to it, times
     the scalar slot ``accumulate``. Without ``training``, what depends on weights alone is computed by entry prepare.
-    ``update`` writes the steps of entry update. Raises KeyError for a fetch that does not exist.
+    ``update`` writes the steps of entry update; ``take`` names gradients that need not be written. Raises KeyError for a fetch that does
+    not exist.
     """
     if n < 1:
         raise ValueError(f"a program is planned for a batch of at least 1, got {n}")
@@ -143,7 +149,8 @@ def compile_graph(
         hoist(graph, roots(graph))
     flops = {node: _flops(node) for node in graph.nodes}  # now: later, weights are packed bytes
     choose(graph, n, training=training)
-    fixed = fix_places(graph, layout, graph.outputs, accumulate=accumulate)
+    taken = take_gradients(graph, layout, take) if take is not None else ()
+    fixed = fix_places(graph, layout, graph.outputs, accumulate=accumulate, taken=taken)
     join(graph, fixed.places)
     verify(graph, types=False)
     log_stage("placement", graph)
@@ -153,7 +160,7 @@ def compile_graph(
     _lower(em, graph, flops)
     if update is not None:
         with em.within("update"):
-            update(em)
+            update(em, taken)
     slots = [em.tensor(value) for value in fixed.inputs], [em.tensor(value) for _, value in fixed.outputs]
     container = write_container({"PROG": em.finish(*slots, fixed.consts)})
     return Compiled(
@@ -165,6 +172,7 @@ def compile_graph(
         graph,
         any(node.entry == "prepare" for node in graph.nodes),
         em.works,
+        taken,
     )
 
 

@@ -88,11 +88,11 @@ class Layout:
     def trainable(self) -> list[str]:
         return [name for name, segment in self.params.items() if not segment.frozen]
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self, without: Collection[str] = ()) -> Iterator[Run]:
         """Trainable segments merged where they are neighbours in parameters and gradients and of one group."""
         current: Run | None = None
         for segment in self.params.values():
-            if segment.frozen:
+            if segment.frozen or segment.name in without:
                 continue
             count = align(segment.type.nbytes(1)) // 4
             if (
