@@ -58,9 +58,8 @@ void run_update(const Step& s, const Run& r) {
 // --- sgd_matmul: x (m, k), dy (m, n), param (k*n), [velocity (k*n)] -> param, [velocity] ------------------------------------------------
 // The same update with the gradient xᵀ dy, to the same bits as matmul (trans_a) followed by sgd_update.
 
-constexpr int64_t kStrip = 32;              // rows of the gradient at a time
-constexpr int64_t kSharedFloats = 1 << 16;  // of dy for a block of columns: stays in the second cache level
-constexpr int64_t kLeastColumns = 256, kMostColumns = 2048;
+constexpr int64_t kStrip = 32;      // rows of the gradient at a time
+constexpr int64_t kColumns = 1024;  // of a block: it and dy's share stay in the second cache level
 constexpr int64_t kTasks = 16;
 constexpr int64_t kGap = 16;  // floats between rows, which shall not lie a power of two apart
 
@@ -85,10 +84,8 @@ struct Cut {
   int64_t columns, column_blocks, strips, strip_blocks;
 
   explicit Cut(const Step& s) : m(s.in[0]->dims[0]), k(s.in[0]->dims[1]), n(s.in[1]->dims[1]) {
-    const int64_t wanted = min_of(kMostColumns, max_of(kLeastColumns, kSharedFloats / m));
-    column_blocks = div_up(n, wanted);
+    column_blocks = div_up(n, kColumns);
     columns = round_up(div_up(n, column_blocks), kStrip);
-    column_blocks = div_up(n, columns);
     strips = div_up(k, kStrip);
     strip_blocks = min_of(strips, max_of(1, kTasks / column_blocks));
   }

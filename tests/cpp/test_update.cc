@@ -75,7 +75,11 @@ static void check_sgd_matmul(const wl::Kernels& k, int64_t m, int64_t rows, int6
                tev = tensor(expected_velocity.data(), {n});
     const bool keeps = momentum != 0;
     with_attrs(OpRun(Opcode::sgd_update, {&tf, &te, keeps ? &tev : nullptr}, {&te, keeps ? &tev : nullptr})).run(k, 1, scalars);
-    with_attrs(OpRun(Opcode::sgd_matmul, {&tx, &ty, &tp, keeps ? &tv : nullptr}, {&tp, keeps ? &tv : nullptr})).run(k, threads, scalars);
+    const auto matmul = [&](const wl::Tensor& of_x, const wl::Tensor& of_dy) {
+      return with_attrs(OpRun(Opcode::sgd_matmul, {&of_x, &of_dy, &tp, keeps ? &tv : nullptr}, {&tp, keeps ? &tv : nullptr}));
+    };
+    const auto more_x = tensor(x.data(), {2 * m, rows}), more_dy = tensor(dy.data(), {2 * m, columns});  // a larger batch that was planned
+    matmul(tx, ty).run(k, threads, scalars, matmul(more_x, more_dy).choose(k, threads).workspace);
     const bool same =
         !memcmp(param.data(), expected.data(), (size_t)n * 4) && !memcmp(velocity.data(), expected_velocity.data(), (size_t)n * 4);
     CHECK(same, "%s: %d x %d from %d rows, %d threads", k.isa, (int)rows, (int)columns, (int)m, threads);
