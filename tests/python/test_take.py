@@ -92,6 +92,17 @@ def test_shared_and_frozen_weights_are_updated_as_before() -> None:
     np.testing.assert_array_equal(first.value, before)
 
 
+def test_a_net_whose_only_weight_is_taken() -> None:
+    x, y = np.ones((3, WIDE), np.float32), np.zeros((3, WIDE), np.float32)
+    found = []
+    for keep in (True, False):
+        net = nn.Linear(WIDE, bias=False).build((WIDE,), seed=1)
+        trainer = wl.Trainer(net, "mse", optim.SGD(0.1), keep_grads=keep)
+        found.append(([trainer.step(x, y) for _ in range(2)], net.weight.value.copy()))
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
 def test_checkpoints_continue_to_the_same_bytes(tmp_path) -> None:
     trainer = trained()[0]
     trainer.save(tmp_path / "run.wsl")

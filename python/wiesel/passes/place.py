@@ -87,7 +87,7 @@ def _entry(value: Value) -> str:
 def _place_gradients(graph: Graph, layout: Layout, fixed: Fixed, accumulate: bool, taken: Collection[str]) -> None:
     """Each gradient is written by its producer straight into the buffer; zeros where nothing contributes."""
     for name, segment in layout.params.items():
-        if segment.frozen or not graph.grads or name in taken:
+        if segment.frozen or name in taken or not (graph.grads or taken):
             continue
         place = Place("grads", segment.grad_offset)
         b = Builder(graph, entry="grad", path=name)
