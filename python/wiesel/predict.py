@@ -44,6 +44,7 @@ _PASSES = {
     "bn_apply": 0.9,
     "sgd_update": 0.52,
     "sgd_matmul": 0.6,
+    "adam_matmul": 0.6,
     "unary_bwd": 0.55,
     "binary": 0.6,
     "reduce": 1.1,

@@ -513,7 +513,7 @@ class Trainer:
             training=True,
             layout=layout,
             update=lambda em, taken: self._emit_update(em, layout, taken),
-            take=None if whole else lambda segment: self.optimizer.take(segment, self.clip_value),
+            take=None if whole else lambda segment: self.optimizer.take(layout, segment, self.clip_value),
             opt=self.memory.buffer(layout),
             fetches=["loss", *notes["watched"]],
             accumulate=self.accumulate > 1,

@@ -52,8 +52,9 @@ static void check_sgd(const wl::Kernels& k, int64_t n, const Sgd& q) {
   CHECK(param.intact() && velocity.intact() && grad.intact(), "%s", k.isa);
 }
 
-// With the gradient xᵀ dy made on the way: the bits of matmul followed by sgd_update, for any number of threads.
-static void check_sgd_matmul(const wl::Kernels& k, int64_t m, int64_t rows, int64_t columns, double momentum) {
+// With the gradient xᵀ dy made on the way: the bits of matmul followed by the update, for any number of threads. `moments` are the
+// optimizer's vectors: none or one for SGD, two for Adam.
+static void check_matmul_update(const wl::Kernels& k, int64_t m, int64_t rows, int64_t columns, int moments) {
   const int64_t n = rows * columns;
   Guarded<float> x(m * rows), dy(m * columns), grad(n);
   Random random((uint64_t)n);
@@ -61,29 +62,34 @@ static void check_sgd_matmul(const wl::Kernels& k, int64_t m, int64_t rows, int6
   fill_reals(dy, random);
   const auto tx = tensor(x.data(), {m, rows}), ty = tensor(dy.data(), {m, columns}), tg = tensor(grad.data(), {rows, columns}),
              tf = tensor(grad.data(), {n});
+  const auto more_x = tensor(x.data(), {2 * m, rows}), more_dy = tensor(dy.data(), {2 * m, columns});  // a larger batch that was planned
   OpRun(Opcode::matmul, {&tx, &ty}, {&tg}).attr(AttrKey::trans_a, 1).run(k, 1);
   wl::Scalar scalars[wl::kScalarSlots] = {};
-  scalars[wl::kSlotStep].i = 3, scalars[wl::kSlotFirstGroup].f = 0.1;
-  const auto with_attrs = [&](OpRun op) {
-    op.attr(AttrKey::momentum, momentum).attr(AttrKey::weight_decay, 1e-2).attr(AttrKey::nesterov, (int)(momentum > 0.5));
-    return op.attr(AttrKey::maximum, 2.0).attr(AttrKey::slot, (int)wl::kSlotFirstGroup);
-  };
+  scalars[wl::kSlotStep].i = 3;
+  for (int slot = 0; slot < 3; ++slot) scalars[wl::kSlotFirstGroup + slot].f = 0.1;
   for (int threads = 1; threads <= 2; ++threads) {
-    Guarded<float> param(n), velocity(n), expected(n), expected_velocity(n);
-    for (int64_t i = 0; i < n; ++i) expected[i] = param[i] = random.real(), expected_velocity[i] = velocity[i] = random.real();
-    const auto tp = tensor(param.data(), {n}), tv = tensor(velocity.data(), {n}), te = tensor(expected.data(), {n}),
-               tev = tensor(expected_velocity.data(), {n});
-    const bool keeps = momentum != 0;
-    with_attrs(OpRun(Opcode::sgd_update, {&tf, &te, keeps ? &tev : nullptr}, {&te, keeps ? &tev : nullptr})).run(k, 1, scalars);
-    const auto matmul = [&](const wl::Tensor& of_x, const wl::Tensor& of_dy) {
-      return with_attrs(OpRun(Opcode::sgd_matmul, {&of_x, &of_dy, &tp, keeps ? &tv : nullptr}, {&tp, keeps ? &tv : nullptr}));
+    Guarded<float> found(3 * n), expected(3 * n);  // the parameters, then the vectors
+    for (int64_t i = 0; i < 3 * n; ++i) expected[i] = found[i] = random.real() * random.real();
+    for (int64_t i = 2 * n; i < 3 * n; ++i) expected[i] = found[i] = found[i] * found[i];  // the second moment
+    const auto of = [n](Guarded<float>& memory, int i) { return tensor(memory.data() + i * n, {n}); };
+    const auto p = of(expected, 0), v = of(expected, 1), v2 = of(expected, 2), fp = of(found, 0), fv = of(found, 1), fv2 = of(found, 2);
+    const wl::Tensor *one = moments ? &v : nullptr, *found_one = moments ? &fv : nullptr;
+    const auto with_attrs = [&](OpRun op) {
+      op.attr(AttrKey::weight_decay, 1e-2).attr(AttrKey::maximum, 2.0).attr(AttrKey::slot, (int)wl::kSlotFirstGroup);
+      if (moments == 2) return op.attr(AttrKey::beta1, 0.8).attr(AttrKey::beta2, 0.9).attr(AttrKey::eps, 1e-3);
+      return op.attr(AttrKey::momentum, 0.9 * moments).attr(AttrKey::nesterov, moments);
     };
-    const auto more_x = tensor(x.data(), {2 * m, rows}), more_dy = tensor(dy.data(), {2 * m, columns});  // a larger batch that was planned
-    matmul(tx, ty).run(k, threads, scalars, matmul(more_x, more_dy).choose(k, threads).workspace);
-    const bool same =
-        !memcmp(param.data(), expected.data(), (size_t)n * 4) && !memcmp(velocity.data(), expected_velocity.data(), (size_t)n * 4);
-    CHECK(same, "%s: %d x %d from %d rows, %d threads", k.isa, (int)rows, (int)columns, (int)m, threads);
-    CHECK(param.intact() && velocity.intact() && x.intact() && dy.intact(), "%s", k.isa);
+    with_attrs(moments == 2 ? OpRun(Opcode::adam_update, {&tf, &p, one, &v2}, {&p, one, &v2})
+                            : OpRun(Opcode::sgd_update, {&tf, &p, one}, {&p, one}))
+        .run(k, 1, scalars);
+    const auto product = [&](const wl::Tensor* a, const wl::Tensor* b) {
+      return with_attrs(moments == 2 ? OpRun(Opcode::adam_matmul, {a, b, &fp, found_one, &fv2}, {&fp, found_one, &fv2})
+                                     : OpRun(Opcode::sgd_matmul, {a, b, &fp, found_one}, {&fp, found_one}));
+    };
+    product(&tx, &ty).run(k, threads, scalars, product(&more_x, &more_dy).choose(k, threads).workspace);
+    CHECK(!memcmp(found.data(), expected.data(), (size_t)(3 * n) * 4), "%s: %d x %d from %d rows, %d vectors, %d threads", k.isa, (int)rows,
+          (int)columns, (int)m, moments, threads);
+    CHECK(found.intact() && x.intact() && dy.intact(), "%s", k.isa);
   }
 }
 
@@ -169,6 +175,7 @@ static void check_refusals() {
   const auto matrix = tensor(storage, {2, 3});
   refused(OpRun(Opcode::sgd_matmul, {&matrix, &matrix, &p}, {&p}), "8 parameters for 3 x 3");
   refused(OpRun(Opcode::sgd_matmul, {&matrix, &p, &p}, {&p}), "a dy that is no matrix");
+  refused(OpRun(Opcode::adam_matmul, {&matrix, &matrix, &p, &p, &p}, {&p, &p, &p}), "8 parameters for 3 x 3");
   CHECK(!OpRun(Opcode::sgd_update, {&p, &p}, {&p}).verify(), "no slot was accepted");
   CHECK(!OpRun(Opcode::adam_update, {&p, &p, &p, &p}, {&p, &p, &p}).attr(AttrKey::slot, (int)wl::kScalarSlots - 1).verify(),
         "a slot at the end");
@@ -177,7 +184,7 @@ static void check_refusals() {
 int main() {
   for_each_kernels([](const wl::Kernels& k) {
     for (const auto& [m, rows, columns] : {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {16, 100, 300}, {64, 70, 2100}, {150, 40, 48}})
-      for (double momentum : {0.0, 0.5, 0.9}) check_sgd_matmul(k, m, rows, columns, momentum);
+      for (int moments = 0; moments < 3; ++moments) check_matmul_update(k, m, rows, columns, moments);
     for (int64_t n : {1, 15, 1000, 33000}) {
       for (const Sgd& q : {Sgd{0, 0, 0, false, false, false}, Sgd{0.9, 0, 1e-2, false, false, false}, Sgd{0.9, 0, 1e-2, true, false, true},
                            Sgd{0.8, 0.3, 0.1, false, true, false}})

@@ -94,6 +94,7 @@ std::vector<ProgramSpec> seeds() {
       one_step(K::matmul, {{{2, 3, 4}, DType::f32}, {{2, 4, 5}, DType::f32}, c}, {{{2, 3, 5}, DType::f32}}, {attr(A::activation, 1)}),
       one_step(K::sgd_update, {flat, flat, flat, scalar}, {}, {attr(A::momentum, 0.9), attr(A::slot, 8)}),
       one_step(K::sgd_matmul, {logits, logits, flat, flat}, {}, {attr(A::momentum, 0.9), attr(A::slot, 8)}),
+      one_step(K::adam_matmul, {logits, logits, flat, flat, flat}, {}, {attr(A::beta1, 0.9), attr(A::beta2, 0.99), attr(A::slot, 8)}),
       one_step(K::adam_update, {flat, flat, flat, flat, scalar}, {},
                {attr(A::beta1, 0.9), attr(A::beta2, 0.99), attr(A::eps, 1e-8), attr(A::slot, 8)}),
       one_step(K::clip_factor, {flat}, {scalar}, {attr(A::max_norm, 1.0)}),

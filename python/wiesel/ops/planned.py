@@ -73,14 +73,14 @@ class ConvPack(Op):
 
 
 @register
-class SgdMatmul(Op):
+class UpdateMatmul(Op):
     """x (n, k), dy (n, m) -> nothing: the parameter of ``count`` = k * m floats at byte ``offset`` is updated with the gradient xᵀ dy.
 
-    ``sgd`` are the attributes of ``sgd_update``, ``velocity`` the byte offset of its velocity, -1 without one.
+    ``opcode`` is sgd_matmul or adam_matmul, ``moments`` are the byte offsets of the optimizer's memory, ``step`` its attributes.
     """
 
-    name = "sgd_matmul"
-    defaults = {"count": 0, "offset": 0, "velocity": -1, "sgd": {}}  # noqa: RUF012
+    name = "update_matmul"
+    defaults = {"opcode": "", "count": 0, "offset": 0, "moments": (), "step": {}}  # noqa: RUF012
 
     def infer(self, attrs: Mapping[str, Any], types: Sequence[Type | None]) -> tuple[Type, ...]:
         x, dy = types
@@ -91,8 +91,7 @@ class SgdMatmul(Op):
     def lower(self, em: Emitter, node: Node) -> None:
         x, dy = node.inputs
         assert x is not None and dy is not None
-        attrs, count = node.attrs, node.attrs["count"]
-        param = em.flat("params", attrs["offset"], count)
-        velocity = em.flat("opt", attrs["velocity"], count) if attrs["velocity"] >= 0 else None
-        em.step(self.name, [em.tensor(x), em.tensor(dy), param, velocity], [param, velocity], **attrs["sgd"])
-        em.charge(8 * count, 2 * count)
+        count = node.attrs["count"]
+        updated = [em.flat("params", node.attrs["offset"], count), *(em.flat("opt", offset, count) for offset in node.attrs["moments"])]
+        em.step(node.attrs["opcode"], [em.tensor(x), em.tensor(dy), *updated], updated, **node.attrs["step"])
+        em.charge(8 * len(updated) * count, 2 * count)

@@ -77,8 +77,8 @@ class Optimizer(ABC):
     def group_of(self, name: str) -> int:
         return next((i for i, group in enumerate(self.groups, start=1) if group.holds(name)), 0)
 
-    def take(self, segment: Segment, clip_value: float | None) -> dict[str, Any] | None:
-        """Attributes of an ``sgd_matmul`` that updates this parameter; None where the optimizer wants its gradient written."""
+    def take(self, layout: Layout, segment: Segment, clip_value: float | None) -> dict[str, Any] | None:
+        """Attributes of an ``update_matmul`` that updates this parameter; None where the optimizer wants its gradient written."""
         return None
 
     def emit(
@@ -172,10 +172,11 @@ class SGD(Optimizer):
         em.step("sgd_update", [grad, param, velocity, clip], [param, velocity], **self._step_attrs(run.group, settings, clip_value))
         em.charge(8 * run.count)
 
-    def take(self, segment: Segment, clip_value: float | None) -> dict[str, Any] | None:
+    def take(self, layout: Layout, segment: Segment, clip_value: float | None) -> dict[str, Any] | None:
         settings = self.settings[segment.group]
-        velocity = segment.grad_offset if settings["momentum"] else -1
-        return {"offset": segment.offset, "velocity": velocity, "sgd": self._step_attrs(segment.group, settings, clip_value)}
+        moments = (segment.grad_offset,) if settings["momentum"] else ()
+        step = self._step_attrs(segment.group, settings, clip_value)
+        return {"opcode": "sgd_matmul", "offset": segment.offset, "moments": moments, "step": step}
 
     def _step_attrs(self, group: int, settings: dict[str, Any], clip_value: float | None) -> dict[str, int | float]:
         return {
@@ -229,19 +230,24 @@ class Adam(Optimizer):
         param = em.flat("params", run.offset, run.count)
         m = em.flat("opt", run.grad_offset, run.count)
         v = em.flat("opt", layout.grad_bytes + run.grad_offset, run.count)
-        em.step(
-            "adam_update",
-            [grad, param, m, v, clip],
-            [param, m, v],
-            beta1=float(settings["beta1"]),
-            beta2=float(settings["beta2"]),
-            eps=float(settings["eps"]),
-            weight_decay=float(settings["weight_decay"]),
-            decoupled=int(self.decoupled),
-            slot=FIRST_GROUP_SLOT + SLOTS_PER_GROUP * run.group,
-            **({} if clip_value is None else {"maximum": float(clip_value)}),
-        )
+        em.step("adam_update", [grad, param, m, v, clip], [param, m, v], **self._step_attrs(run.group, settings, clip_value))
         em.charge(16 * run.count)
+
+    def take(self, layout: Layout, segment: Segment, clip_value: float | None) -> dict[str, Any] | None:
+        moments = segment.grad_offset, layout.grad_bytes + segment.grad_offset
+        step = self._step_attrs(segment.group, self.settings[segment.group], clip_value)
+        return {"opcode": "adam_matmul", "offset": segment.offset, "moments": moments, "step": step}
+
+    def _step_attrs(self, group: int, settings: dict[str, Any], clip_value: float | None) -> dict[str, int | float]:
+        return {
+            "beta1": float(settings["beta1"]),
+            "beta2": float(settings["beta2"]),
+            "eps": float(settings["eps"]),
+            "weight_decay": float(settings["weight_decay"]),
+            "decoupled": int(self.decoupled),
+            "slot": FIRST_GROUP_SLOT + SLOTS_PER_GROUP * group,
+            **({} if clip_value is None else {"maximum": float(clip_value)}),
+        }
 
     def _write_group(self, scalars: NDArray[Any], slot: int, lr: float, settings: dict[str, Any], t: int) -> None:
         scalars[slot] = lr

@@ -13,7 +13,7 @@ LEAST_BYTES = 4 << 20
 """A smaller weight is in cache for its update anyway."""
 
 Take: TypeAlias = Callable[[Segment], Mapping[str, Any] | None]
-"""The attributes of ``sgd_matmul`` (see there) with which a parameter is updated; None: its gradient is to be written."""
+"""The attributes of ``update_matmul`` (see there) with which a parameter is updated; None: its gradient is to be written."""
 
 
 def take_gradients(graph: Graph, layout: Layout, take: Take) -> Collection[str]:
@@ -28,7 +28,7 @@ def take_gradients(graph: Graph, layout: Layout, take: Take) -> Collection[str]:
         attrs = take(segment)
         if attrs is None:
             continue
-        Builder(graph, entry="update", path=node.path).op("sgd_matmul", *node.inputs[:2], count=segment.count, **attrs)
+        Builder(graph, entry="update", path=node.path).op("update_matmul", *node.inputs[:2], count=segment.count, **attrs)
         graph.nodes.remove(node)
         del graph.grads[name]
         taken.append(name)
