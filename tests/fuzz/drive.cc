@@ -93,8 +93,9 @@ std::vector<ProgramSpec> seeds() {
       one_step(K::conv_bwd_weights, {x, x, c, c, c, c}, {point}, {attr(A::in_activation, 2)}),
       one_step(K::matmul, {{{2, 3, 4}, DType::f32}, {{2, 4, 5}, DType::f32}, c}, {{{2, 3, 5}, DType::f32}}, {attr(A::activation, 1)}),
       one_step(K::sgd_update, {flat, flat, flat, scalar}, {}, {attr(A::momentum, 0.9), attr(A::slot, 8)}),
-      one_step(K::sgd_matmul, {logits, logits, flat, flat}, {}, {attr(A::momentum, 0.9), attr(A::slot, 8)}),
-      one_step(K::adam_matmul, {logits, logits, flat, flat, flat}, {}, {attr(A::beta1, 0.9), attr(A::beta2, 0.99), attr(A::slot, 8)}),
+      one_step(K::sgd_matmul, {{{2, 8}, DType::f32}, {{2, 5}, DType::f32}, flat, flat}, {}, {attr(A::momentum, 0.9), attr(A::slot, 8)}),
+      one_step(K::adam_matmul, {{{2, 8}, DType::f32}, {{2, 5}, DType::f32}, flat, flat, flat}, {},
+               {attr(A::beta1, 0.9), attr(A::beta2, 0.99), attr(A::slot, 8)}),
       one_step(K::adam_update, {flat, flat, flat, flat, scalar}, {},
                {attr(A::beta1, 0.9), attr(A::beta2, 0.99), attr(A::eps, 1e-8), attr(A::slot, 8)}),
       one_step(K::clip_factor, {flat}, {scalar}, {attr(A::max_norm, 1.0)}),
@@ -105,8 +106,9 @@ std::vector<ProgramSpec> seeds() {
     StepSpec& step = p.steps.back();
     if (p.steps.size() != 1 || !step.out.empty()) continue;
     step.entry = wl::kUpdate;
-    const size_t last = step.opcode == K::accumulate ? 2 : step.in.size() - 1;
-    for (size_t i = 1; i < last; ++i) step.out.push_back(step.in[i]);
+    const bool product = step.opcode == K::sgd_matmul || step.opcode == K::adam_matmul;
+    const size_t last = step.opcode == K::accumulate ? 2 : step.in.size() - !product;  // all but the clip factor
+    for (size_t i = product ? 2 : 1; i < last; ++i) step.out.push_back(step.in[i]);
   }
   return all;
 }
