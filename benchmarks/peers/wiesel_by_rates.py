@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from pipe import serve
 from wiesel_floor import at_best, floor_of
-from wiesel_nets import build
+from wiesel_nets import build, plan_of
 
 import wiesel as wl
-from wiesel import optim
-from wiesel.predict import predicted_seconds
 
 
 class Turns:
@@ -26,10 +24,7 @@ class Turns:
             parts = floor_of(built, x.shape)
             self._seconds = lambda machine: at_best(parts, machine.flops, machine.bandwidth)
         else:
-            dtype = "u8" if x.dtype == np.uint8 else "f32"
-            plan = wl.plan(built, x.shape, training=True, optimizer=optim.SGD(**optimizer), input_dtype=dtype)
-            steps = plan.compiled.steps(plan.n)
-            self._seconds = lambda machine: predicted_seconds(steps, machine)
+            self._seconds = plan_of(built, x, optimizer).seconds_on
         return {}
 
     def run(self, **_: Any) -> dict[str, float]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from wiesel import models, nn
+import wiesel as wl
+from wiesel import models, nn, optim
+from wiesel.planning import NetPlan
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "lenet5": {"padding": 2},
@@ -23,3 +25,13 @@ def build(net: str, x: np.ndarray, weights: str | None) -> nn.Module:
     if weights is not None and not Path(weights).exists():
         np.savez(weights, **{f"p{i}": p.value for i, p in enumerate(made.parameters().values())})
     return made
+
+
+def sgd(settings: dict[str, Any]) -> optim.Optimizer:
+    """The optimizer of a case, whose learning rate is called ``lr``."""
+    return optim.SGD(**settings)
+
+
+def plan_of(net: nn.Module, x: np.ndarray, settings: dict[str, Any]) -> NetPlan:
+    """The plan of a training step on pictures like ``x``."""
+    return wl.plan(net, x.shape, training=True, optimizer=sgd(settings), input_dtype="u8" if x.dtype == np.uint8 else "f32")

@@ -58,10 +58,6 @@ Status verify_matmul(const Step& s) {
   return check_product(s);
 }
 
-void choose_matmul(const Step& s, const Kernels& kernels, int threads, Choice* choice) {
-  ProductUpdate(s).choose(kernels, threads, choice);
-}
-
 void run_matmul(const Step& s, const Run& r) {
   const AdamUpdate u = update_of(s, r, clip_of(s, nullptr));
   float *param = s.out[0]->f32(), *m = s.out[1]->f32(), *v = s.out[2]->f32();
@@ -73,6 +69,6 @@ void run_matmul(const Step& s, const Run& r) {
 
 extern const Op op_adam_update, op_adam_matmul;
 const Op op_adam_update = {"adam_update", verify_update, nullptr, run_update, in_place(1, 0) | in_place(2, 1) | in_place(3, 2)};
-const Op op_adam_matmul = {"adam_matmul", verify_matmul, choose_matmul, run_matmul, in_place(2, 0) | in_place(3, 1) | in_place(4, 2)};
+const Op op_adam_matmul = {"adam_matmul", verify_matmul, choose_product, run_matmul, in_place(2, 0) | in_place(3, 1) | in_place(4, 2)};
 
 }  // namespace wl

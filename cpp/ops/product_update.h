@@ -87,4 +87,8 @@ class ProductUpdate {
   int64_t columns_, column_blocks_, strips_, strip_blocks_;  // tasks are rectangles of the parameters
 };
 
+inline void choose_product(const Step& s, const Kernels& kernels, int threads, Choice* choice) {
+  ProductUpdate(s).choose(kernels, threads, choice);
+}
+
 }  // namespace wl

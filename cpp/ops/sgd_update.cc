@@ -64,10 +64,6 @@ Status verify_matmul(const Step& s) {
   return verify_attributes(s, s.in[3]);
 }
 
-void choose_matmul(const Step& s, const Kernels& kernels, int threads, Choice* choice) {
-  ProductUpdate(s).choose(kernels, threads, choice);
-}
-
 void run_matmul(const Step& s, const Run& r) {
   const SgdUpdate u = update_of(s, r, clip_of(s, nullptr));
   float *param = s.out[0]->f32(), *velocity = s.in[3] ? s.out[1]->f32() : nullptr;
@@ -80,6 +76,6 @@ void run_matmul(const Step& s, const Run& r) {
 
 extern const Op op_sgd_update, op_sgd_matmul;
 const Op op_sgd_update = {"sgd_update", verify_update, nullptr, run_update, in_place(1, 0) | in_place(2, 1)};
-const Op op_sgd_matmul = {"sgd_matmul", verify_matmul, choose_matmul, run_matmul, in_place(2, 0) | in_place(3, 1)};
+const Op op_sgd_matmul = {"sgd_matmul", verify_matmul, choose_product, run_matmul, in_place(2, 0) | in_place(3, 1)};
 
 }  // namespace wl

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wiesel import optim
     from wiesel.losses import Loss
     from wiesel.nn.module import Module
+    from wiesel.probe import Machine
     from wiesel.program.compile import Compiled, PlannedTensor
 
 
@@ -50,10 +51,15 @@ class NetPlan:
         >>> few < many
         True
         """
-        from wiesel.predict import predicted_seconds
         from wiesel.probe import machine
 
-        return predicted_seconds([step for step in self.compiled.steps(self.n) if step["entry"] != "prepare"], machine())
+        return self.seconds_on(machine())
+
+    def seconds_on(self, machine: Machine) -> float:
+        """``seconds`` on a machine with these figures."""
+        from wiesel.predict import predicted_seconds
+
+        return predicted_seconds([step for step in self.compiled.steps(self.n) if step["entry"] != "prepare"], machine)
 
     @property
     def memory(self) -> int:

@@ -9,11 +9,12 @@ namespace {
 
 constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
 constexpr int64_t kAhead = 1024;     // elements that a pass with little arithmetic asks for beforehand: prefetchers stop at every page
-// The same in memory, for rows of n elements that may have gaps between them.
+constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are added up before they join the others
+
+// How far ahead kAhead elements lie in memory, in rows of n that may have gaps between them.
 constexpr int64_t ahead(int64_t n, int64_t row) {
   return (n < kAhead ? kAhead / n : 1) * row;
 }
-constexpr int64_t kTile = 8192;  // elements of a tile of rows, whose sums are added up before they join the others
 
 WL_INLINE f32v max_nan(f32v m, f32v x) {
   return select((x > m) | (x != x), x, m);

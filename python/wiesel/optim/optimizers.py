@@ -100,6 +100,12 @@ class Optimizer(ABC):
         for run in layout.runs(without=taken):
             self.emit_run(em, layout, run, self.settings[run.group], clip, clip_value)
 
+    @staticmethod
+    def _shared_attrs(group: int, clip_value: float | None) -> dict[str, int | float]:
+        """What the steps of all optimizers are told: the group's scalar slots and the largest element of a gradient."""
+        slot = FIRST_GROUP_SLOT + SLOTS_PER_GROUP * group
+        return {"slot": slot} if clip_value is None else {"slot": slot, "maximum": float(clip_value)}
+
     def opt_bytes(self, layout: Layout) -> int:
         """Bytes of the optimizer's memory: the moments and the clip factor."""
         return self.moments * layout.grad_bytes + 64
@@ -185,8 +191,7 @@ class SGD(Optimizer):
             "nesterov": int(settings["nesterov"]),
             "decoupled": int(settings["decoupled"]),
             "weight_decay": float(settings["weight_decay"]),
-            "slot": FIRST_GROUP_SLOT + SLOTS_PER_GROUP * group,
-            **({} if clip_value is None else {"maximum": float(clip_value)}),
+            **self._shared_attrs(group, clip_value),
         }
 
 
@@ -245,8 +250,7 @@ class Adam(Optimizer):
             "eps": float(settings["eps"]),
             "weight_decay": float(settings["weight_decay"]),
             "decoupled": int(self.decoupled),
-            "slot": FIRST_GROUP_SLOT + SLOTS_PER_GROUP * group,
-            **({} if clip_value is None else {"maximum": float(clip_value)}),
+            **self._shared_attrs(group, clip_value),
         }
 
     def _write_group(self, scalars: NDArray[Any], slot: int, lr: float, settings: dict[str, Any], t: int) -> None:
