@@ -85,9 +85,9 @@ class Floor:
             return direct
         oh, ow = y[1:3]
         a: dict[str, Any] = node.attrs
-        plain = all(a[name] == 1 for name in ("stride_h", "stride_w", "dilation_h", "dilation_w", "groups"))
+        plain = all(a[name] == 1 for name in ("stride_h", "stride_w", "dilation_h", "dilation_w"))
         tiles = self._n * -(-oh // 4) * -(-ow // 4)
-        winograd = plain and w[:2] == (3, 3) and min(w[2:]) >= 32 and tiles >= LEAST_TILES
+        winograd = plain and w[:2] == (3, 3) and min(w[2], w[3] // a["groups"]) >= 32 and tiles >= LEAST_TILES
         return direct * oh * ow / (WINOGRAD if winograd else 1.0)
 
     def _source(self, x: Value) -> Value:

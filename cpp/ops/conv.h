@@ -124,8 +124,8 @@ int64_t conv_parts(const ConvShape& shape, ConvDirection direction, Algorithm al
 
 // --- packed weights -----------------------------------------------------------------------------------------------------------------
 // Packed weights are the B operand of brgemm: for direct convolution [group][panel][tap][k][width] (conv_direct.h), for Winograd
-// [place][panel][k][width] (winograd.h), with zeros in the columns past the last channel. Forward: k runs over ic/g and the columns over
-// oc/g; backward-data: the other way round.
+// [group][place][panel][k][width] (winograd.h), with zeros in the columns past the last channel. Forward: k runs over ic/g and the columns
+// over oc/g; backward-data: the other way round.
 
 // Bytes of the packed weights for a direction: the same on every ISA. None where the algorithm reads canonical ones.
 int64_t conv_packed_bytes(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);

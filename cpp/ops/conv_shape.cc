@@ -76,8 +76,7 @@ Status conv_verify_attributes(const Step& step, const ConvShape& s) {
            (long long)algorithm);
   WL_CHECK(Algorithm(algorithm) != Algorithm::planar || planar_possible(s),
            "%s: too many channels or kernel positions for algorithm planar", step.path);
-  WL_CHECK(!is_winograd(Algorithm(algorithm)) || winograd_possible(s), "%s: algorithm winograd needs a 3x3 kernel of stride 1 in one group",
-           step.path);
+  WL_CHECK(!is_winograd(Algorithm(algorithm)) || winograd_possible(s), "%s: algorithm winograd needs a 3x3 kernel of stride 1", step.path);
   WL_CHECK(Algorithm(algorithm) != Algorithm::depthwise || depthwise_applies(s),
            "%s: algorithm depthwise needs one input channel per group, not %lld", step.path, (long long)s.icg());
   return Status::good();
@@ -187,11 +186,11 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection dir
   refuse(choice, "planar",
          min_of(s.icg(), s.ocg()) <= kThinChannels ? "channels fill the lanes well enough" : "more than 16 channels on both sides");
   if (!winograd_possible(s)) {
-    refuse(choice, "winograd", s.g > 1 ? "more than one group" : "not a 3x3 kernel of stride 1 without dilation and with padding up to 2");
+    refuse(choice, "winograd", "not a 3x3 kernel of stride 1 without dilation and with padding up to 2");
     return Algorithm::direct;
   }
-  if (min_of(s.ic, s.oc) < kWinogradChannels) {
-    refuse(choice, "winograd", "fewer than 32 channels: transforms cost as much as the products");
+  if (min_of(s.icg(), s.ocg()) < kWinogradChannels) {
+    refuse(choice, "winograd", "fewer than 32 channels of a group: transforms cost as much as the products");
     return Algorithm::direct;
   }
   Algorithm best = Algorithm::direct;

@@ -21,11 +21,11 @@ constexpr int64_t kTransformRows = 16;  // of the weights
 int64_t weight_place(const Correlation& g) {  // floats between places of packed weights
   return skewed(g.k * round_up(g.c, kPanel));
 }
-int64_t weight_bytes(const Correlation& g) {
-  return ((g.places() - 1) * weight_place(g) + g.k * round_up(g.c, kPanel)) * 4;
+int64_t packed_floats(const Correlation& g) {
+  return (g.places() - 1) * weight_place(g) + g.k * round_up(g.c, kPanel);
 }
 bool by_columns(const Correlation& g) {
-  return weight_bytes(g) >= kLargeWeights;
+  return packed_floats(g) * 4 >= kLargeWeights;
 }
 
 // --- weights ------------------------------------------------------------------------------------------------------------------------
@@ -38,16 +38,16 @@ struct WeightPanels {
 
 // Row by row: k is the row of a tap's matrix, its columns lie side by side.
 void transform_rows(const Kernels& kernels, const Correlation& g, const float* w, Range rows, int64_t column, const WeightPanels& to) {
-  const int64_t width = kernels.brgemm->width, tap = g.k * g.c;
+  const int64_t width = kernels.brgemm->width;
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    const float* from = w + row * g.c + column;
+    const float* from = w + row * g.w_row + column;
     for (int64_t t = 0; t < 9; ++t)  // the row after next is on its way meanwhile
       for (int64_t byte = 0; byte < kPanel * 4; byte += kCacheLine)
-        __builtin_prefetch(reinterpret_cast<const char*>(from + t * tap + 2 * g.c) + byte);
+        __builtin_prefetch(reinterpret_cast<const char*>(from + t * g.w_tap + 2 * g.w_row) + byte);
     for (int64_t offset = 0; offset < kPanel; offset += width) {
       const int64_t there = max_of(0, min_of(width, g.c - column - offset));
       float* u = to.u + offset / width * to.panel + (row - rows.begin) * width;
-      if (there > 0) kernels.winograd->weights[g.size](from + offset, tap, u, to.place, there);
+      if (there > 0) kernels.winograd->weights[g.size](from + offset, g.w_tap, u, to.place, there);
       if (there < width)
         for (int64_t e = 0; e < g.places(); ++e) memset(u + e * to.place + there, 0, size_t(width - there) * 4);
     }
@@ -56,20 +56,20 @@ void transform_rows(const Kernels& kernels, const Correlation& g, const float* w
 
 // Blocks of each tap's matrix are transposed first, the taps taken in reverse.
 void transform_turned(const Kernels& kernels, const Correlation& g, const float* w, Range rows, int64_t column, const WeightPanels& to) {
-  const int64_t width = kernels.brgemm->width, tap = g.k * g.c;
+  const int64_t width = kernels.brgemm->width;
   float turned[9 * kTransformRows * kPanel];  // [tap][row][column]
   for (int64_t row = rows.begin; row < rows.end; row += kTransformRows) {
     const int64_t count = min_of(kTransformRows, rows.end - row);
     for (int64_t offset = 0; offset < kPanel; offset += width) {
       BrgemmPackArgs block;
-      block.stride = g.k;
+      block.stride = g.w_row;
       block.k = count;
       block.n = max_of(0, min_of(width, g.c - column - offset));
       block.width = width;
       for (int64_t t = 0; t < 9; ++t) {
-        block.src = w + (8 - t) * tap + (column + offset) * g.k + row;
+        block.src = w + (8 - t) * g.w_tap + (column + offset) * g.w_row + row;
         block.dst = turned + t * kTransformRows * width;
-        for (int64_t j = 0; j < block.n; ++j) __builtin_prefetch(block.src + j * g.k + kTransformRows);
+        for (int64_t j = 0; j < block.n; ++j) __builtin_prefetch(block.src + j * g.w_row + kTransformRows);
         if (block.n > 0)
           kernels.brgemm->pack_transposed(block);
         else
@@ -82,9 +82,9 @@ void transform_turned(const Kernels& kernels, const Correlation& g, const float*
   }
 }
 
-// The transformed weights of `rows` of the sum and of kPanel columns from `column` on, zeros past the last.
+// The transformed weights (canonical `w`) of `rows` of the sum and of kPanel columns from `column` on, zeros past the last.
 void transform_weights(const Kernels& kernels, const Correlation& g, const float* w, Range rows, int64_t column, const WeightPanels& to) {
-  (g.turned ? transform_turned : transform_rows)(kernels, g, w, rows, column, to);
+  (g.turned ? transform_turned : transform_rows)(kernels, g, w + g.w_first, rows, column, to);
 }
 
 // --- products and outputs -----------------------------------------------------------------------------------------------------------
@@ -92,6 +92,7 @@ void transform_weights(const Kernels& kernels, const Correlation& g, const float
 void transform_output(const Kernels& kernels, const Correlation& g, const Tensor& out, const ConvEpilogueOperands& epilogue, int64_t tile,
                       const float* m, int64_t place, int64_t channel, int64_t channels) {
   const WinogradTile at = tile_at(g, tile);
+  channel += g.out_channel;
   float *y[kMaxTiles], *residual[kMaxTiles];
   tile_pixels(out, g.oh, g.ow, at.image, at.y, at.x, g.m(), channel, nullptr, y);
   if (epilogue.residual) tile_pixels(*epilogue.residual, g.oh, g.ow, at.image, at.y, at.x, g.m(), channel, nullptr, residual);
@@ -131,6 +132,12 @@ Range pixels_of(const Correlation& g, Range tiles) {
     return (row / g.tiles_h() * g.oh + in_image * g.m()) * g.ow;
   };
   return {first(tiles.begin), first(tiles.end)};
+}
+
+// What is gathered of the columns of a task's tiles, which are whole rows.
+void gather(const Correlation& g, const ConvEpilogueOperands& epilogue, int64_t task, Range tiles, Range columns) {
+  if (!epilogue.gathering) return;
+  epilogue.gathering->add(task, pixels_of(g, tiles), {g.out_channel + columns.begin, g.out_channel + columns.end});
 }
 
 // --- by tiles -----------------------------------------------------------------------------------------------------------------------
@@ -189,7 +196,7 @@ void correlate_tiled(const Run& run, const Kernels& kernels, const Correlation& 
       for (int64_t r = 0; r < tiles.size(); ++r)
         transform_output(kernels, g, out, epilogue, tiles.begin + r, m_rows[r], cut.m_place, column, product.n);
     }
-    if (epilogue.gathering) epilogue.gathering->add(block, pixels_of(g, tiles), columns);
+    gather(g, epilogue, block, tiles, columns);
   });
 }
 
@@ -263,7 +270,7 @@ void correlate_columns(const Run& run, const Kernels& kernels, const Correlation
       }
       for (int64_t r = 0; r < tiles.size(); ++r)
         transform_output(kernels, g, out, epilogue, tiles.begin + r, m_rows[r], cut.m_place, column, product.n);
-      if (epilogue.gathering) epilogue.gathering->add(block, pixels_of(g, tiles), {column, column + product.n});
+      gather(g, epilogue, block, tiles, {column, column + product.n});
     });
   }
 }
@@ -277,18 +284,25 @@ int64_t correlate_workspace(const Correlation& g, int threads) {
   return zeros + round_up(column_input_floats(cut) * 4, kCacheLine) + threads * round_up(column_task_floats(g, cut) * 4, kCacheLine);
 }
 
-void correlate(const Run& run, const Kernels& kernels, const Correlation& g, const Tensor& in, const float* w, const Tensor& out,
-               const ConvEpilogueOperands& epilogue, char* scratch) {
-  float* zeros = reinterpret_cast<float*>(scratch);
-  memset(zeros, 0, size_t(g.k) * 4);
-  (by_columns(g) ? correlate_columns : correlate_tiled)(run, kernels, g, in, w, out, epilogue, zeros,
-                                                        scratch + round_up(g.k * 4, kCacheLine));
+// `w`: packed weights of all groups if the algorithm has such, else the canonical ones.
+void correlate(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, Algorithm algorithm, const Tensor& in,
+               const float* w, const Tensor& out, const ConvEpilogueOperands& epilogue, char* scratch) {
+  for (int64_t group = 0; group < s.g; ++group) {
+    const Correlation g = Correlation::of(s, direction, algorithm, group);
+    float* zeros = reinterpret_cast<float*>(scratch);
+    memset(zeros, 0, size_t(g.k) * 4);
+    char* rest = scratch + round_up(g.k * 4, kCacheLine);
+    if (by_columns(g))
+      correlate_columns(run, kernels, g, in, w, out, epilogue, zeros, rest);
+    else
+      correlate_tiled(run, kernels, g, in, w + group * packed_floats(g), out, epilogue, zeros, rest);
+  }
 }
 
 }  // namespace
 
 bool winograd_possible(const ConvShape& s) {
-  return s.kh == 3 && s.kw == 3 && s.sh == 1 && s.sw == 1 && s.dilh == 1 && s.dilw == 1 && s.g == 1 && s.pad_top <= 2 && s.pad_left <= 2 &&
+  return s.kh == 3 && s.kw == 3 && s.sh == 1 && s.sw == 1 && s.dilh == 1 && s.dilw == 1 && s.pad_top <= 2 && s.pad_left <= 2 &&
          s.pad_bottom <= 2 && s.pad_right <= 2;
 }
 
@@ -300,7 +314,7 @@ double winograd_cost(const ConvShape& s, ConvDirection direction, Algorithm algo
   const Correlation g = Correlation::of(s, direction, algorithm);
   const double places = double(g.places()), tiles = double(g.tiles()), k = double(g.k), c = double(g.c);
   const double products = places * tiles * k * c, transforms = 21 * places * tiles * (k + c), weights = 22 * places * k * c;
-  return (direction == ConvDirection::bwd_weights ? 1.15 : 1.0) * products + transforms + weights;
+  return double(s.g) * ((direction == ConvDirection::bwd_weights ? 1.15 : 1.0) * products + transforms + weights);
 }
 
 void winograd_choose(const ConvShape& s, ConvDirection direction, Algorithm algorithm, const Kernels& kernels, int threads,
@@ -323,28 +337,29 @@ int64_t winograd_parts(const ConvShape& s, ConvDirection direction, Algorithm al
 
 int64_t winograd_packed_bytes(const ConvShape& s, ConvDirection direction, Algorithm algorithm) {
   const Correlation g = Correlation::of(s, direction, algorithm);
-  return by_columns(g) ? 0 : weight_bytes(g);
+  return by_columns(g) ? 0 : s.g * packed_floats(g) * 4;
 }
 
 void winograd_pack(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, Algorithm algorithm, const float* w,
                    float* packed) {
-  const Correlation g = Correlation::of(s, direction, algorithm);
-  const int64_t width = kernels.brgemm->width, panels = div_up(g.c, kPanel);
-  parallel_for(run, panels * div_up(g.k, kTransformRows), double(g.k * panels * kPanel) * 10, [&](int64_t task, int) {
-    const int64_t column = task % panels * kPanel, row = task / panels * kTransformRows;
+  const Correlation first = Correlation::of(s, direction, algorithm);
+  const int64_t width = kernels.brgemm->width, panels = div_up(first.c, kPanel), tasks = panels * div_up(first.k, kTransformRows);
+  parallel_for(run, s.g * tasks, double(s.g * first.k * panels * kPanel) * 10, [&](int64_t task, int) {
+    const int64_t group = task / tasks, column = task % panels * kPanel, row = task % tasks / panels * kTransformRows;
+    const Correlation g = Correlation::of(s, direction, algorithm, group);
     transform_weights(kernels, g, w, {row, min_of(g.k, row + kTransformRows)}, column,
-                      {packed + column * g.k + row * width, weight_place(g), g.k * width});
+                      {packed + group * packed_floats(g) + column * g.k + row * width, weight_place(g), g.k * width});
   });
 }
 
 void winograd_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, Algorithm algorithm, const Tensor& x, const float* w,
                   const Tensor& y, const ConvEpilogueOperands& epilogue, char* scratch) {
-  correlate(run, kernels, Correlation::of(s, ConvDirection::fwd, algorithm), x, w, y, epilogue, scratch);
+  correlate(run, kernels, s, ConvDirection::fwd, algorithm, x, w, y, epilogue, scratch);
 }
 
 void winograd_bwd_data(const Run& run, const Kernels& kernels, const ConvShape& s, Algorithm algorithm, const Tensor& dy, const float* w,
                        const Tensor& dx, const ConvEpilogueOperands& epilogue, char* scratch) {
-  correlate(run, kernels, Correlation::of(s, ConvDirection::bwd_data, algorithm), dy, w, dx, epilogue, scratch);
+  correlate(run, kernels, s, ConvDirection::bwd_data, algorithm, dy, w, dx, epilogue, scratch);
 }
 
 }  // namespace wl

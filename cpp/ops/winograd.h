@@ -1,5 +1,5 @@
 // Winograd's minimal filtering for 3x3 convolutions of stride 1, F(2x2) and F(4x4), in the three directions: called by conv_pack, conv_fwd,
-// conv_bwd_data and conv_bwd_weights where their algorithm is winograd2 or winograd4.
+// conv_bwd_data and conv_bwd_weights where their algorithm is winograd2 or winograd4. Groups are computed one after the other.
 //
 // Forward and backward-data are the same correlation with the roles of the two pictures exchanged. A tile of (m+2) x (m+2) inputs becomes
 // t*t vectors over channels; for each of these t*t places one product [tiles x ic] * [ic x oc] runs on brgemm; the inverse transform, with
@@ -18,7 +18,7 @@ inline bool is_winograd(Algorithm a) {
   return a == Algorithm::winograd2 || a == Algorithm::winograd4;
 }
 
-// Whether the algorithm can compute the direction at all: 3x3, stride 1, no dilation, one group, padding at most 2.
+// Whether the algorithm can compute the direction at all: 3x3, stride 1, no dilation, padding at most 2.
 bool winograd_possible(const ConvShape& shape);
 
 // Multiply-adds of one core's time, in units of a direct convolution's multiply-add: direct, winograd2 and winograd4 compared by shapes
@@ -33,7 +33,7 @@ void winograd_choose(const ConvShape& shape, ConvDirection direction, Algorithm 
 // Parts in which the correlation gathers something of its output; 0 if it cannot, because they would not follow each other in it.
 int64_t winograd_parts(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);
 
-// Transformed weights: [t*t][panel][k][width], the same number of bytes on every ISA; none where canonical weights are transformed on the
+// Transformed weights: [group][t*t][panel][k][width], the same number of bytes on every ISA; none where canonical weights are transformed on the
 // way. Directions fwd and bwd_data.
 int64_t winograd_packed_bytes(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);
 void winograd_pack(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, Algorithm algorithm,

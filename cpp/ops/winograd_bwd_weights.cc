@@ -63,7 +63,7 @@ struct Products {
     transform_input(kernels, g, x, tile, {0, g.k}, zeros, {v, pair.v_place, panel, far});
     const WinogradTile at = tile_at(g, tile);
     float* d[kMaxTiles];
-    tile_pixels(dy, g.oh, g.ow, at.image, at.y, at.x, g.m(), 0, zeros, d);
+    tile_pixels(dy, g.oh, g.ow, at.image, at.y, at.x, g.m(), g.out_channel, zeros, d);
     kernels.winograd->output_bwd[g.size]({d, next_tile(g, dy)}, {z, pair.z_place, panel, far}, g.c);
   }
 
@@ -93,7 +93,7 @@ struct Products {
 void transform_sums(const Run& run, const Products& products, const float* sums, float* dw) {
   const Correlation& g = products.g;
   parallel_for(run, g.k, double(g.places() * g.k * g.c), [&](int64_t i, int) {
-    products.kernels.winograd->weights_bwd[g.size](sums + i * sum_row(g), sum_place(g), dw + i * g.c, g.k * g.c, g.c);
+    products.kernels.winograd->weights_bwd[g.size](sums + i * sum_row(g), sum_place(g), dw + i * g.w_row, g.w_tap, g.c);
   });
 }
 
@@ -189,7 +189,7 @@ void sum_by_blocks(const Run& run, const Products& products, float* memory, floa
       products.add(rows, columns, g.tiles(), v + place * cut.pair.v_place, z + place * cut.pair.z_place, own + place * kBlockPlace, kBlock,
                    false);
     for (int64_t i = 0; i < rows.size(); ++i)
-      products.kernels.winograd->weights_bwd[g.size](own + i * kBlock, kBlockPlace, dw + (row + i) * g.c + column, g.k * g.c,
+      products.kernels.winograd->weights_bwd[g.size](own + i * kBlock, kBlockPlace, dw + (row + i) * g.w_row + column, g.w_tap,
                                                      columns.size());
   });
 }
@@ -228,14 +228,16 @@ void winograd_bwd_weights_choose(const ConvShape& s, Algorithm algorithm, int th
 
 void winograd_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, Algorithm algorithm, const Tensor& x,
                           const Tensor& dy, float* dw) {
-  const Correlation g = Correlation::of(s, ConvDirection::bwd_weights, algorithm);
-  float* zeros = reinterpret_cast<float*>(run.workspace);
-  memset(zeros, 0, size_t(zero_floats(g)) * 4);
-  const Schedule schedule = schedule_of(g);
-  const bool far = schedule != Schedule::tiles && shared_tiles(g, schedule).pair.floats(g) * 4 > kNearBytes;
-  const Products products{g, kernels, x, dy, zeros, tiles_together(g, schedule) * kernels.brgemm->width, far};
   constexpr void (*kSums[])(const Run&, const Products&, float*, float*) = {sum_by_tiles, sum_by_places, sum_by_blocks};
-  kSums[int(schedule)](run, products, zeros + zero_floats(g), dw);
+  for (int64_t group = 0; group < s.g; ++group) {
+    const Correlation g = Correlation::of(s, ConvDirection::bwd_weights, algorithm, group);
+    float* zeros = reinterpret_cast<float*>(run.workspace);
+    memset(zeros, 0, size_t(zero_floats(g)) * 4);
+    const Schedule schedule = schedule_of(g);
+    const bool far = schedule != Schedule::tiles && shared_tiles(g, schedule).pair.floats(g) * 4 > kNearBytes;
+    const Products products{g, kernels, x, dy, zeros, tiles_together(g, schedule) * kernels.brgemm->width, far};
+    kSums[int(schedule)](run, products, zeros + zero_floats(g), dw + g.w_first);
+  }
 }
 
 }  // namespace wl

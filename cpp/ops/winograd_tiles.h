@@ -16,16 +16,21 @@ inline int64_t skewed(int64_t floats) {
   return round_up(floats, 16) + 16;
 }
 
-// One correlation: `in` (ih x iw x k) to `out` (oh x ow x c). Forward takes it from the shape; backward-data exchanges the pictures.
+// The correlation of one group: k channels of `in` (ih x iw) from `in_channel` on to c channels of `out` (oh x ow) from `out_channel` on.
+// Forward takes it from the shape; backward-data exchanges the pictures.
 struct Correlation {
   int size;     // of the transforms, an index into WinogradKernels
   bool turned;  // the weights are read transposed, and turned by half a turn
   int64_t n, ih, iw, k, oh, ow, c, pad_top, pad_left;
+  int64_t w_row, w_tap, w_first;  // of the canonical weights: floats between rows and between taps, and before those of this group
+  int64_t in_channel, out_channel;
 
-  static Correlation of(const ConvShape& s, ConvDirection direction, Algorithm algorithm) {
+  static Correlation of(const ConvShape& s, ConvDirection direction, Algorithm algorithm, int64_t group = 0) {
     const int size = algorithm == Algorithm::winograd4 ? 1 : 0;
-    if (direction == ConvDirection::bwd_data) return {size, true, s.n, s.oh, s.ow, s.oc, s.ih, s.iw, s.ic, 2 - s.pad_top, 2 - s.pad_left};
-    return {size, false, s.n, s.ih, s.iw, s.ic, s.oh, s.ow, s.oc, s.pad_top, s.pad_left};
+    const int64_t row = s.oc, tap = s.icg() * s.oc, i = group * s.icg(), o = group * s.ocg();
+    if (direction == ConvDirection::bwd_data)
+      return {size, true, s.n, s.oh, s.ow, s.ocg(), s.ih, s.iw, s.icg(), 2 - s.pad_top, 2 - s.pad_left, row, tap, o, o, i};
+    return {size, false, s.n, s.ih, s.iw, s.icg(), s.oh, s.ow, s.ocg(), s.pad_top, s.pad_left, row, tap, o, i, o};
   }
 
   int64_t m() const { return winograd_m(size); }
@@ -44,7 +49,7 @@ inline WinogradTile tile_at(const Correlation& g, int64_t index) {
   return {index / per_image, rest / g.tiles_w() * g.m(), rest % g.tiles_w() * g.m()};
 }
 
-// Pointers to channel `channel` of the extent x extent pixels of `picture` (h x w) from (top, left) on; `outside` stands for the pixels
+// Pointers to channel `channel` (of all groups) of the extent x extent pixels of `picture` (h x w) from (top, left) on; `outside` stands for the pixels
 // that are not there.
 inline void tile_pixels(const Tensor& picture, int64_t h, int64_t w, int64_t image, int64_t top, int64_t left, int64_t extent,
                         int64_t channel, float* outside, float** out) {
@@ -63,12 +68,12 @@ inline int64_t next_tile(const Correlation& g, const Tensor& pictures) {
   return pictures.elements() * 4 <= kNearBytes ? 0 : g.m() * pictures.strides[2];
 }
 
-// Channels of a tile of `in`, transformed. `zeros` has as many.
+// Channels of the group in a tile of `in`, transformed. `zeros` has as many.
 inline void transform_input(const Kernels& kernels, const Correlation& g, const Tensor& in, int64_t tile, Range channels, float* zeros,
                             const WinogradPlaces& to) {
   const WinogradTile at = tile_at(g, tile);
   float* d[kMaxPlaces];
-  tile_pixels(in, g.ih, g.iw, at.image, at.y - g.pad_top, at.x - g.pad_left, g.t(), channels.begin, zeros, d);
+  tile_pixels(in, g.ih, g.iw, at.image, at.y - g.pad_top, at.x - g.pad_left, g.t(), g.in_channel + channels.begin, zeros, d);
   kernels.winograd->input[g.size]({d, next_tile(g, in)}, to, channels.size());
 }
 

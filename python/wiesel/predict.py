@@ -105,7 +105,9 @@ def _expansion(step: Step, algorithm: str) -> float:
     if algorithm == "winograd":
         tile = int(step["algorithm"][-1])
         waste = math.prod(-(-extent // tile) * tile / extent for extent in (step["inputs"][1]["shape"] if weights else result)[1:3])
-        transforms = 0.0 if weights else _TRANSFORMS * (1 / first[-1] + 1 / result[-1])
+        pairs = 2 * 9 * math.prod(result[:-1]) * first[-1] * result[-1]  # of channels, were there one group
+        groups = max(1, round(pairs / step["flops"]))
+        transforms = 0.0 if weights else _TRANSFORMS * groups * (1 / first[-1] + 1 / result[-1])
         return float(waste * ((tile + 2) ** 2 / tile**2 / 9 + transforms))
     if opcode.startswith("pool"):
         return _filled(first[-1], _POOL_LANES)

@@ -1,5 +1,5 @@
 // Winograd in three directions against direct sums in double, on every level: tiles cut by the picture's edge, every padding, one channel
-// more and less than a vector, both schedules, fewer tiles than a block and more.
+// more and less than a vector, both schedules, fewer tiles than a block and more, groups.
 #include <algorithm>
 
 #include "harness.h"
@@ -13,9 +13,10 @@ namespace {
 struct Problem {
   ConvShape s{};
   Guarded<float> x, w, y;
-  explicit Problem(int64_t n, int64_t ih, int64_t iw, int64_t ic, int64_t oc, int64_t top, int64_t left, int64_t bottom, int64_t right)
-      : x(n * ih * iw * ic), w(9 * ic * oc), y(n * (ih + top + bottom - 2) * (iw + left + right - 2) * oc) {
-    s.n = n, s.ih = ih, s.iw = iw, s.ic = ic, s.oc = oc, s.kh = s.kw = 3, s.sh = s.sw = s.dilh = s.dilw = s.g = 1;
+  explicit Problem(int64_t n, int64_t ih, int64_t iw, int64_t ic, int64_t oc, int64_t top, int64_t left, int64_t bottom, int64_t right,
+                   int64_t groups = 1)
+      : x(n * ih * iw * ic), w(9 * ic / groups * oc), y(n * (ih + top + bottom - 2) * (iw + left + right - 2) * oc) {
+    s.n = n, s.ih = ih, s.iw = iw, s.ic = ic, s.oc = oc, s.kh = s.kw = 3, s.sh = s.sw = s.dilh = s.dilw = 1, s.g = groups;
     s.pad_top = top, s.pad_left = left, s.pad_bottom = bottom, s.pad_right = right;
     s.oh = ih + top + bottom - 2, s.ow = iw + left + right - 2;
   }
@@ -28,9 +29,10 @@ struct Problem {
           for (int64_t tap = 0; tap < 9; ++tap) {
             const int64_t iy = oy - s.pad_top + tap / 3, ix = ox - s.pad_left + tap % 3;
             if (iy < 0 || ix < 0 || iy >= s.ih || ix >= s.iw) continue;
-            for (int64_t i = 0; i < s.ic; ++i)
-              for (int64_t o = 0; o < s.oc; ++o)
-                body(((n * s.ih + iy) * s.iw + ix) * s.ic + i, (tap * s.ic + i) * s.oc + o, ((n * s.oh + oy) * s.ow + ox) * s.oc + o);
+            for (int64_t o = 0; o < s.oc; ++o)
+              for (int64_t i = 0, first = o / s.ocg() * s.icg(); i < s.icg(); ++i)
+                body(((n * s.ih + iy) * s.iw + ix) * s.ic + first + i, (tap * s.icg() + i) * s.oc + o,
+                     ((n * s.oh + oy) * s.ow + ox) * s.oc + o);
           }
   }
 };
@@ -90,7 +92,7 @@ void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
     ConvEpilogueOperands epilogue;
     epilogue.bias = bias.data(), epilogue.residual = &r, epilogue.activation = UnaryKind::relu;
     winograd_fwd(workspace.run, kernels, p.s, a, x, w, y, epilogue, workspace.memory.data());
-    compare(p.y, want, double(9 * p.s.ic), p, kernels, a, "forward");
+    compare(p.y, want, double(9 * p.s.icg()), p, kernels, a, "forward");
     CHECK(packed.intact() && workspace.memory.intact());
   }
 
@@ -104,7 +106,7 @@ void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
     const float* w = weights(p, ConvDirection::bwd_data, a, workspace.run, packed);
     winograd_bwd_data(workspace.run, kernels, p.s, a, y, w, harness::tensor(dx.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic}), {},
                       workspace.memory.data());
-    compare(dx, want, double(9 * p.s.oc), p, kernels, a, "backward-data");
+    compare(dx, want, double(9 * p.s.ocg()), p, kernels, a, "backward-data");
     CHECK(packed.intact() && workspace.memory.intact());
   }
   {
@@ -126,14 +128,14 @@ int main() {
     for (Algorithm a : {Algorithm::winograd2, Algorithm::winograd4})
       for (int threads : {1, 2}) {
         Problem tiny(1, 3, 3, 1, 1, 0, 0, 0, 0), same(2, 9, 7, 5, 33, 1, 1, 1, 1), wide(1, 6, 11, 17, 3, 2, 0, 1, 2),
-            even(2, 8, 8, 32, 64, 1, 1, 1, 1);
-        for (Problem* p : {&tiny, &same, &wide, &even}) check(*p, kernels, a, threads);
+            even(2, 8, 8, 32, 64, 1, 1, 1, 1), grouped(2, 6, 9, 15, 51, 1, 0, 2, 1, 3), depthwise(1, 5, 5, 4, 4, 1, 1, 1, 1, 4);
+        for (Problem* p : {&tiny, &same, &wide, &even, &grouped, &depthwise}) check(*p, kernels, a, threads);
         if (slow) continue;
         Problem many(3, 31, 30, 40, 36, 1, 1, 1, 1), broad(3, 29, 26, 100, 97, 1, 1, 1, 1),
-            deep(1, 5, 4, 515, 530, 1, 1, 1, 1);  // weights by columns, sums by blocks
-        check(many, kernels, a, threads);
-        check(broad, kernels, a, threads);  // sums by places
-        check(deep, kernels, a, threads);
+            deep(1, 5, 4, 515, 530, 1, 1, 1, 1),  // weights by columns, sums by blocks
+            deep_groups(1, 5, 4, 1032, 1058, 1, 1, 1, 1, 2), broad_groups(3, 29, 26, 200, 194, 1, 1, 1, 1, 2);
+        // broad: sums by places
+        for (Problem* p : {&many, &broad, &deep, &deep_groups, &broad_groups}) check(*p, kernels, a, threads);
       }
   });
   return harness::finish();

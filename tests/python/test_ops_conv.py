@@ -40,6 +40,7 @@ LARGER: list[tuple[tuple[int, ...], tuple[int, int, int], dict[str, Any]]] = [
     ((1, 11, 13, 40), (3, 3, 40), {"groups": 40, "padding": 1}),
     ((1, 12, 12, 34), (5, 5, 34), {"groups": 34, "padding": 2, "stride": 2}),
     ((1, 10, 19, 36), (3, 3, 72), {"groups": 2, "dilation": 2, "padding": 2}),
+    ((2, 13, 14, 130), (3, 3, 136), {"groups": 2, "padding": 1}),
     ((1, 30, 31, 3), (7, 7, 24), {"stride": 2, "padding": 3}),
 ]
 

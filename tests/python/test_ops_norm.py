@@ -67,6 +67,7 @@ def test_a_frozen_batch_norm_has_constant_statistics() -> None:
         ((3, 31, 27, 36), (3, 3, 36, 33), {"algorithm": "winograd4"}),  # tiles cut by the edge
         ((1, 2, 700, 4), (3, 3, 4, 8), {"algorithm": "winograd2", "pad_top": 1}),  # long rows of tiles: a pass of its own
         ((2, 7, 6, 350), (3, 3, 350, 340), {"algorithm": "winograd4"}),  # large weights
+        ((3, 13, 9, 40), (3, 3, 20, 42), {"algorithm": "winograd4", "groups": 2}),
         ((2, 12, 12, 2), (3, 3, 2, 6), {"algorithm": "planar"}),
     ],
 )
@@ -96,6 +97,7 @@ def test_statistics_of_a_convolution(shape: tuple[int, ...], weight: tuple[int, 
         ((2, 5, 7, 6), (3, 3, 1, 12), {"groups": 6}),  # a multiplier: a pass of its own
         ((2, 8, 8, 40), (3, 3, 40, 32), {"algorithm": "winograd4"}),
         ((3, 23, 18, 40), (3, 3, 40, 36), {"algorithm": "winograd2"}),
+        ((2, 13, 9, 66), (3, 3, 33, 68), {"algorithm": "winograd4", "groups": 2}),
     ],
 )
 @pytest.mark.parametrize("activation", ["none", "relu6"])

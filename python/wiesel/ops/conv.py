@@ -373,7 +373,7 @@ def conv2d(
         with the extra zero at the end (ONNX SAME_UPPER), "same_lower", "full" ("wide") = dilation * (k - 1) on each side.
     fit : what happens where the stride does not fit, see ``wiesel.ops.geometry``.
     algorithm : "automatic" (chosen by shape), "direct" (the same sums at every position: a moved picture gives moved bits), "winograd2" or
-        "winograd4" (3x3, stride 1, one group), "depthwise" (one input channel per group), "planar" (made for few channels), "ref".
+        "winograd4" (3x3, stride 1), "depthwise" (one input channel per group), "planar" (made for few channels), "ref".
 
     Returns y (n, oh, ow, oc) with ``oh = (h - d * (kh - 1) - 1 + padding) / stride + 1``. Raises ValueError when shapes do not fit
     together, naming them and the mend.
