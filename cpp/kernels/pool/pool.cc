@@ -70,6 +70,14 @@ WL_INLINE Taps taps_inside(int64_t at, int64_t taps, int64_t dilation, int64_t w
   return {begin, clamp(ceil_div(width - at, dilation), begin, taps)};
 }
 
+// How many columns from p on have all their taps inside, at stride 1 and without gaps between pixels: they are computed as one column of
+// so many times the channels. Else 1.
+WL_INLINE int64_t columns_together(const PoolRow& w, int64_t p, const Taps& taps, bool gapless) {
+  if (!gapless || w.stride != 1 || taps.end - taps.begin < w.taps) return 1;
+  const int64_t end = w.width - w.start - (w.taps - 1) * w.dilation;
+  return (end < w.columns ? end : w.columns) - p;
+}
+
 // --- maximum ----------------------------------------------------------------------------------------------------------------------------
 // `v` takes the place of `best` where it is larger, and where it is the first NaN.
 WL_INLINE i32v wins(f32v v, f32v best) {
@@ -110,21 +118,20 @@ WL_INLINE void max_lanes(const float* x, int64_t x_row, int64_t x_tap, int64_t r
 }
 
 template <int kh, int kw, class Index>
-WL_INLINE void max_column(const PoolRow& w, const float* x, Taps taps, int64_t p, float* y, Index* index) {
+WL_INLINE void max_column(const PoolRow& w, const float* x, Taps taps, int64_t p, int64_t channels, float* y, Index* index) {
   const int64_t tap = w.dilation * w.x_col, count = taps.end - taps.begin, first = w.first_row * w.taps + taps.begin;
   x += (p * w.stride + taps.begin * w.dilation + w.start) * w.x_col;
   y += p * w.y_col;
   if (index) index += p * w.index_col;
   constexpr int wide = kh ? 1 : 4;  // long windows read several neighbouring vectors at each tap
   int64_t c = 0;
-  for (; c + wide * kLanes <= w.channels; c += wide * kLanes)
+  for (; c + wide * kLanes <= channels; c += wide * kLanes)
     max_lanes<wide, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, first, w.taps, y + c, index ? index + c : nullptr, kLanes);
   if (wide > 1)
-    for (; c + kLanes <= w.channels; c += kLanes)
+    for (; c + kLanes <= channels; c += kLanes)
       max_lanes<1, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, first, w.taps, y + c, index ? index + c : nullptr, kLanes);
-  if (c < w.channels)
-    max_lanes<1, kh, kw, true>(x + c, w.x_row, tap, w.rows, count, first, w.taps, y + c, index ? index + c : nullptr,
-                               (int)(w.channels - c));
+  if (c < channels)
+    max_lanes<1, kh, kw, true>(x + c, w.x_row, tap, w.rows, count, first, w.taps, y + c, index ? index + c : nullptr, (int)(channels - c));
 }
 
 // Output columns p and p + 1 with all their taps inside.
@@ -160,21 +167,24 @@ WL_INLINE void max_pair(const PoolRow& w, const float* x, int64_t p, float* y, I
 template <class Index>
 WL_INLINE void max_any(const PoolRow& w, const float* x, float* y, Index* index) {
   const int64_t shape = w.rows == w.taps ? w.taps : 0;
-  const bool pairs = kPairs && w.channels <= kHalf;
-  for (int64_t p = 0; p < w.columns; ++p) {
+  const bool gapless = w.x_col == w.channels && w.y_col == w.channels && (!index || w.index_col == w.channels);
+  const bool pairs = kPairs && w.channels <= kHalf && !(gapless && w.stride == 1);
+  for (int64_t p = 0, together; p < w.columns; p += together) {
     const Taps taps = taps_inside(p * w.stride + w.start, w.taps, w.dilation, w.width);
+    together = columns_together(w, p, taps, gapless);
+    const int64_t channels = together * w.channels;
     const bool whole = taps.end - taps.begin == w.taps;
     const bool pair = pairs && whole && p + 1 < w.columns && (p + 1) * w.stride + w.start + (w.taps - 1) * w.dilation < w.width;
     if (pair && shape == 2)
-      max_pair<2, 2>(w, x, p++, y, index);
+      max_pair<2, 2>(w, x, p, y, index), together = 2;
     else if (pair && shape == 3)
-      max_pair<3, 3>(w, x, p++, y, index);
+      max_pair<3, 3>(w, x, p, y, index), together = 2;
     else if (whole && shape == 2)
-      max_column<2, 2>(w, x, taps, p, y, index);
+      max_column<2, 2>(w, x, taps, p, channels, y, index);
     else if (whole && shape == 3)
-      max_column<3, 3>(w, x, taps, p, y, index);
+      max_column<3, 3>(w, x, taps, p, channels, y, index);
     else
-      max_column<0, 0>(w, x, taps, p, y, index);
+      max_column<0, 0>(w, x, taps, p, channels, y, index);
   }
 }
 
@@ -261,19 +271,23 @@ WL_INLINE Outputs outputs_dilated(const PoolGather& g, int64_t i) {
   return found;
 }
 
-// Calls body(i, outputs) for every input column, rising. Without dilation the outputs of a column are neighbours, whose ends only move up.
+// Calls body(i, channels, outputs) for every input column, rising. Without dilation the outputs of a column are neighbours, whose ends only
+// move up; at stride 1 and without gaps between pixels the columns that all taps meet are one column of so many times the channels.
 template <class Body>
-WL_INLINE void for_each_column(const PoolGather& g, Body body) {
+WL_INLINE void for_each_column(const PoolGather& g, bool gapless, Body body) {
   int64_t low = 0, high = -1;
-  for (int64_t i = 0; i < g.columns; ++i) {
+  for (int64_t i = 0, together; i < g.columns; i += together) {
+    together = 1;
     if (g.dilation != 1 && g.taps > 1) {
-      body(i, outputs_dilated(g, i));
+      body(i, g.channels, outputs_dilated(g, i));
       continue;
     }
     const int64_t at = i + g.pad;
     while (at - low * g.stride >= g.taps) ++low;
     while (high + 1 < g.width && (high + 1) * g.stride <= at) ++high;
-    body(i, Outputs{high < low ? 0 : high - low + 1, low, 1, at - low * g.stride, g.stride});
+    const int64_t count = high < low ? 0 : high - low + 1;
+    if (gapless && g.stride == 1 && count == g.taps) together = (g.width - g.pad < g.columns ? g.width - g.pad : g.columns) - i;
+    body(i, together * g.channels, Outputs{count, low, 1, at - low * g.stride, g.stride});
   }
 }
 
@@ -300,27 +314,28 @@ WL_INLINE void gather_lanes(const PoolGather& g, const Outputs& o, const float* 
 }
 
 template <int kr, int ko, class Index>
-WL_INLINE void gather_column(const PoolGather& g, const Outputs& o, const float* dy, const Index* index, float* dx) {
+WL_INLINE void gather_column(const PoolGather& g, const Outputs& o, int64_t channels, const float* dy, const Index* index, float* dx) {
   dy += o.first * g.dy_col;
   index += o.first * g.index_col;
   int64_t c = 0;
-  for (; c + kLanes <= g.channels; c += kLanes) gather_lanes<kr, ko, false>(g, o, dy + c, index + c, dx + c, kLanes);
-  if (c < g.channels) gather_lanes<kr, ko, true>(g, o, dy + c, index + c, dx + c, (int)(g.channels - c));
+  for (; c + kLanes <= channels; c += kLanes) gather_lanes<kr, ko, false>(g, o, dy + c, index + c, dx + c, kLanes);
+  if (c < channels) gather_lanes<kr, ko, true>(g, o, dy + c, index + c, dx + c, (int)(channels - c));
 }
 
 template <class Index>
 void max_bwd_row(const PoolGather& g, const float* dy, const Index* index, float* dx) {
+  const bool gapless = g.dy_col == g.channels && g.index_col == g.channels && g.dx_col == g.channels;
   for_each_column(
-      g, [&](int64_t i, const Outputs& o) __attribute__((always_inline)) {
+      g, gapless, [&](int64_t i, int64_t channels, const Outputs& o) __attribute__((always_inline)) {
         float* to = dx + i * g.dx_col;
         const int64_t few = g.rows <= 3 && o.count <= 3 ? g.rows * 4 + o.count : 0;
         switch (few) {
-          case 5: gather_column<1, 1>(g, o, dy, index, to); break;
-          case 6: gather_column<1, 2>(g, o, dy, index, to); break;
-          case 9: gather_column<2, 1>(g, o, dy, index, to); break;
-          case 10: gather_column<2, 2>(g, o, dy, index, to); break;
-          case 15: gather_column<3, 3>(g, o, dy, index, to); break;
-          default: gather_column<0, 0>(g, o, dy, index, to); break;
+          case 5: gather_column<1, 1>(g, o, channels, dy, index, to); break;
+          case 6: gather_column<1, 2>(g, o, channels, dy, index, to); break;
+          case 9: gather_column<2, 1>(g, o, channels, dy, index, to); break;
+          case 10: gather_column<2, 2>(g, o, channels, dy, index, to); break;
+          case 15: gather_column<3, 3>(g, o, channels, dy, index, to); break;
+          default: gather_column<0, 0>(g, o, channels, dy, index, to); break;
         }
       });
 }
@@ -348,32 +363,34 @@ WL_INLINE void average_lanes(const float* x, int64_t x_row, int64_t x_tap, int64
 }
 
 template <int kh, int kw>
-WL_INLINE void average_column(const PoolRow& w, const float* x, Taps taps, int64_t p, float divisor, float* y) {
+WL_INLINE void average_column(const PoolRow& w, const float* x, Taps taps, int64_t p, int64_t channels, float divisor, float* y) {
   const int64_t tap = w.dilation * w.x_col, count = taps.end - taps.begin;
   x += (p * w.stride + taps.begin * w.dilation + w.start) * w.x_col;
   y += p * w.y_col;
   constexpr int wide = kh ? 1 : 4;
   int64_t c = 0;
-  for (; c + wide * kLanes <= w.channels; c += wide * kLanes)
+  for (; c + wide * kLanes <= channels; c += wide * kLanes)
     average_lanes<wide, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, divisor, y + c, kLanes);
   if (wide > 1)
-    for (; c + kLanes <= w.channels; c += kLanes)
-      average_lanes<1, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, divisor, y + c, kLanes);
-  if (c < w.channels) average_lanes<1, kh, kw, true>(x + c, w.x_row, tap, w.rows, count, divisor, y + c, (int)(w.channels - c));
+    for (; c + kLanes <= channels; c += kLanes) average_lanes<1, kh, kw, false>(x + c, w.x_row, tap, w.rows, count, divisor, y + c, kLanes);
+  if (c < channels) average_lanes<1, kh, kw, true>(x + c, w.x_row, tap, w.rows, count, divisor, y + c, (int)(channels - c));
 }
 
 void average_row(const PoolRow& w, const float* x, float divisor, bool inside, float* y) {
   const int64_t shape = w.rows == w.taps ? w.taps : 0;
-  for (int64_t p = 0; p < w.columns; ++p) {
+  const bool gapless = w.x_col == w.channels && w.y_col == w.channels;
+  for (int64_t p = 0, together; p < w.columns; p += together) {
     const Taps taps = taps_inside(p * w.stride + w.start, w.taps, w.dilation, w.width);
+    together = columns_together(w, p, taps, gapless);
+    const int64_t channels = together * w.channels;
     const int64_t count = taps.end - taps.begin;
     const float d = inside ? divisor * (float)count : divisor;
     if (count == w.taps && shape == 2)
-      average_column<2, 2>(w, x, taps, p, d, y);
+      average_column<2, 2>(w, x, taps, p, channels, d, y);
     else if (count == w.taps && shape == 3)
-      average_column<3, 3>(w, x, taps, p, d, y);
+      average_column<3, 3>(w, x, taps, p, channels, d, y);
     else
-      average_column<0, 0>(w, x, taps, p, d, y);
+      average_column<0, 0>(w, x, taps, p, channels, d, y);
   }
 }
 
@@ -399,23 +416,25 @@ WL_INLINE void average_bwd_lanes(const PoolGather& g, const Outputs& o, const fl
 }
 
 template <int kr, int ko, bool inside>
-WL_INLINE void average_bwd_column(const PoolGather& g, const Outputs& o, const float* dy, float scale, bool accumulate, float* dx) {
+WL_INLINE void average_bwd_column(const PoolGather& g, const Outputs& o, int64_t channels, const float* dy, float scale, bool accumulate,
+                                  float* dx) {
   dy += o.first * g.dy_col;
   int64_t c = 0;
-  for (; c + kLanes <= g.channels; c += kLanes) average_bwd_lanes<kr, ko, inside, false>(g, o, dy + c, scale, accumulate, dx + c, kLanes);
-  if (c < g.channels) average_bwd_lanes<kr, ko, inside, true>(g, o, dy + c, scale, accumulate, dx + c, (int)(g.channels - c));
+  for (; c + kLanes <= channels; c += kLanes) average_bwd_lanes<kr, ko, inside, false>(g, o, dy + c, scale, accumulate, dx + c, kLanes);
+  if (c < channels) average_bwd_lanes<kr, ko, inside, true>(g, o, dy + c, scale, accumulate, dx + c, (int)(channels - c));
 }
 
 void average_bwd_row(const PoolGather& g, const float* dy, float scale, bool inside, bool accumulate, float* dx) {
+  const bool gapless = !inside && g.dy_col == g.channels && g.dx_col == g.channels;  // `inside`: a factor of its own for each output
   for_each_column(
-      g, [&](int64_t i, const Outputs& o) __attribute__((always_inline)) {
+      g, gapless, [&](int64_t i, int64_t channels, const Outputs& o) __attribute__((always_inline)) {
         float* to = dx + i * g.dx_col;
         if (inside)
-          average_bwd_column<0, 0, true>(g, o, dy, scale, accumulate, to);
+          average_bwd_column<0, 0, true>(g, o, channels, dy, scale, accumulate, to);
         else if (g.rows == 1 && o.count == 1)
-          average_bwd_column<1, 1, false>(g, o, dy, scale, accumulate, to);
+          average_bwd_column<1, 1, false>(g, o, channels, dy, scale, accumulate, to);
         else
-          average_bwd_column<0, 0, false>(g, o, dy, scale, accumulate, to);
+          average_bwd_column<0, 0, false>(g, o, channels, dy, scale, accumulate, to);
       });
 }
 

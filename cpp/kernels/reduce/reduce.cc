@@ -2,12 +2,14 @@
 
 #include "simd/activation.h"
 #include "simd/channels.h"
+#include "simd/transpose.h"
 
 namespace wl {
 namespace WL_ISA {
 namespace {
 
 constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
+constexpr int64_t kShortRow = 4;     // elements of a row that are not worth a vector
 constexpr int64_t kAhead = 1024;     // elements that a pass with little arithmetic asks for beforehand: prefetchers stop at every page
 constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are added up before they join the others
 
@@ -32,12 +34,24 @@ WL_INLINE f32v neutral() {
 template <ReduceKind kind>
 WL_INLINE float across(f32v v) {
   if (kind != ReduceKind::max) return reduce_add(v);
-  float lane[kLanes];
-  store(lane, v);
-  float m = lane[0];
-  for (int i = 1; i < kLanes; ++i)
-    if (lane[i] > m || lane[i] != lane[i]) m = lane[i];
-  return m;
+  return reduce_lanes(
+      v, [](auto a, auto b) __attribute__((always_inline)) { return (b > a) | (b != b) ? b : a; });
+}
+
+// Lane i is across(v[i]), in the same order.
+template <ReduceKind kind>
+WL_INLINE f32v across_each(f32v (&v)[kLanes]) {
+  transpose(v);
+#pragma GCC unroll 4
+  for (int half = kLanes / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) v[i] = combine<kind>(v[i], v[i + half]);
+  return v[0];
+}
+
+template <ReduceKind kind>
+WL_INLINE f32v partial_or_neutral(int n, const float* x) {
+  return kind == ReduceKind::max ? select(first_lanes(n), load_partial(x, n), neutral<kind>()) : load_partial(x, n);
 }
 
 // One block of a row: four independent chains.
@@ -48,16 +62,21 @@ WL_INLINE f32v row_block(int64_t n, const float* x) {
   for (; i + 4 * kLanes <= n; i += 4 * kLanes)
     for (int j = 0; j < 4; ++j) acc[j] = combine<kind>(acc[j], load(x + i + j * kLanes));
   for (; i + kLanes <= n; i += kLanes) acc[0] = combine<kind>(acc[0], load(x + i));
-  if (i < n) {
-    float lane[kLanes];
-    store(lane, neutral<kind>());
-    for (int64_t j = 0; j < n - i; ++j) lane[j] = x[i + j];
-    acc[1] = combine<kind>(acc[1], load(lane));
-  }
+  if (i < n) acc[1] = combine<kind>(acc[1], partial_or_neutral<kind>((int)(n - i), x + i));
   return combine<kind>(combine<kind>(acc[0], acc[1]), combine<kind>(acc[2], acc[3]));
 }
 
-// Rows shorter than a vector: one number at a time, which the processor does for several rows at once.
+// What a row comes to in each lane.
+template <ReduceKind kind>
+WL_INLINE f32v row_lanes(int64_t cols, const float* x) {
+  if (cols < kLanes) return partial_or_neutral<kind>((int)cols, x);
+  f32v total = neutral<kind>();
+  for (int64_t i = 0; i < cols; i += kRowBlock)
+    total = combine<kind>(total, row_block<kind>(cols - i < kRowBlock ? cols - i : kRowBlock, x + i));
+  return total;
+}
+
+// One number at a time, which the processor does for several rows at once.
 template <ReduceKind kind>
 void short_rows(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
   for (int64_t r = 0; r < rows; ++r, x += x_row) {
@@ -69,13 +88,14 @@ void short_rows(int64_t rows, int64_t cols, const float* x, int64_t x_row, float
 
 template <ReduceKind kind>
 void rows_kernel(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
-  if (cols < kLanes) return short_rows<kind>(rows, cols, x, x_row, out);
-  for (int64_t r = 0; r < rows; ++r, x += x_row) {
-    f32v total = neutral<kind>();
-    for (int64_t i = 0; i < cols; i += kRowBlock)
-      total = combine<kind>(total, row_block<kind>(cols - i < kRowBlock ? cols - i : kRowBlock, x + i));
-    out[r] = across<kind>(total);
+  if (cols <= kShortRow) return short_rows<kind>(rows, cols, x, x_row, out);
+  int64_t r = 0;
+  for (; r + kLanes <= rows; r += kLanes) {
+    f32v v[kLanes];
+    for (int i = 0; i < kLanes; ++i, x += x_row) v[i] = row_lanes<kind>(cols, x);
+    store(out + r, across_each<kind>(v));
   }
+  for (; r < rows; ++r, x += x_row) out[r] = across<kind>(row_lanes<kind>(cols, x));
 }
 
 void rows_any(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
