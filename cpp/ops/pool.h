@@ -1,5 +1,6 @@
 // What the pooling ops share: a pooling window is described like a convolution's kernel, on as many channels out as in.
 #pragma once
+#include "kernels/pool/pool.h"
 #include "ops/conv.h"
 #include "ops/window.h"
 
@@ -23,5 +24,20 @@ struct PoolTask {
   int64_t image, row_begin, row_end, channel, channels;
 };
 PoolTask pool_task(const PoolTasks& tasks, int64_t task, int64_t rows, int64_t channels);
+
+// Of a task's channels, row `row` of the pixels of its picture (which may lie outside).
+inline float* pool_pixels(const Tensor& pictures, const PoolTask& t, int64_t row) {
+  return pictures.f32() + t.image * pictures.strides[0] + row * pictures.strides[1] + t.channel;
+}
+
+// A row of outputs y, whose windows hold the rows `ky` of theirs inside x; for output row oy the first of these is row pool_row_begin() of
+// x. Without an index.
+PoolRow pool_row(const ConvShape& s, const PoolTask& t, const Range& ky, const Tensor& x, const Tensor& y);
+inline int64_t pool_row_begin(const ConvShape& s, int64_t oy, const Range& ky) {
+  return oy * s.sh - s.pad_top + ky.begin * s.dilh;
+}
+
+// A row of dx, which the rows of windows `ty` of dy hold, from ty.o_last() on. Without an index.
+PoolGather pool_gather(const ConvShape& s, const PoolTask& t, const WindowTaps& ty, const Tensor& dy, const Tensor& dx);
 
 }  // namespace wl

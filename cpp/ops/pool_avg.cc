@@ -2,7 +2,6 @@
 // (count_padding = 0), or 1 for a sum.
 #include <stdio.h>
 
-#include "kernels/pool/pool.h"
 #include "ops/pool.h"
 
 namespace wl {
@@ -60,15 +59,8 @@ void run(const Step& step, const Run& r) {
     const PoolTask t = pool_task(tasks, task, s.oh, s.ic);
     for (int64_t oy = t.row_begin; oy < t.row_end; ++oy) {
       const Range ky = window_inside(oy, s.kh, s.sh, s.dilh, s.pad_top, s.ih);
-      PoolRow row{};
-      row.channels = t.channels, row.columns = s.ow, row.width = s.iw;
-      row.rows = ky.size(), row.taps = s.kw, row.first_row = ky.begin;
-      row.stride = s.sw, row.dilation = s.dilw, row.start = -s.pad_left;
-      row.x_row = s.dilh * x.strides[1], row.x_col = x.strides[2];
-      row.y_col = y.strides[2];
       const float divisor = is_sum(step) ? 1.0f : float(inside ? ky.size() : s.kh * s.kw);
-      const float* from = x.f32() + t.image * x.strides[0] + (oy * s.sh - s.pad_top + ky.begin * s.dilh) * x.strides[1] + t.channel;
-      k.average_row(row, from, divisor, inside, y.f32() + t.image * y.strides[0] + oy * y.strides[1] + t.channel);
+      k.average_row(pool_row(s, t, ky, x, y), pool_pixels(x, t, pool_row_begin(s, oy, ky)), divisor, inside, pool_pixels(y, t, oy));
     }
   });
 }
@@ -83,18 +75,11 @@ void run_bwd(const Step& step, const Run& r) {
     const PoolTask t = pool_task(tasks, task, s.ih, s.ic);
     for (int64_t iy = t.row_begin; iy < t.row_end; ++iy) {
       const WindowTaps ty = window_taps_inside(iy, s.kh, s.sh, s.dilh, s.pad_top, s.oh);
-      PoolGather g{};
-      g.channels = t.channels, g.columns = s.iw, g.width = s.ow;
-      g.taps = s.kw;
-      g.stride = s.sw, g.dilation = s.dilw, g.pad = s.pad_left;
-      g.dy_row = ty.o_step * dy.strides[1], g.dy_col = dy.strides[2];
-      g.dx_col = dx.strides[2];
-      const float* picture = dy.f32() + t.image * dy.strides[0] + t.channel;
-      float* to = dx.f32() + t.image * dx.strides[0] + iy * dx.strides[1] + t.channel;
+      PoolGather g = pool_gather(s, t, ty, dy, dx);
+      float* to = pool_pixels(dx, t, iy);
       if (!inside || ty.count == 0) {
-        g.rows = ty.count;
         const float scale = is_sum(step) ? 1.0f : 1.0f / float(s.kh * s.kw);
-        k.average_bwd_row(g, ty.count ? picture + ty.o_last() * dy.strides[1] : picture, scale, inside, false, to);
+        k.average_bwd_row(g, pool_pixels(dy, t, ty.count ? ty.o_last() : 0), scale, inside, false, to);
         continue;
       }
       // Each row of outputs has a divisor of its own.
@@ -102,7 +87,7 @@ void run_bwd(const Step& step, const Run& r) {
       for (int64_t i = 0; i < ty.count; ++i) {
         const int64_t oy = ty.o_last() + i * ty.o_step;
         const float scale = 1.0f / float(window_inside(oy, s.kh, s.sh, s.dilh, s.pad_top, s.ih).size());
-        k.average_bwd_row(g, picture + oy * dy.strides[1], scale, true, i > 0, to);
+        k.average_bwd_row(g, pool_pixels(dy, t, oy), scale, true, i > 0, to);
       }
     }
   });

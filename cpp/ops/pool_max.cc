@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/pool/pool.h"
 #include "ops/pool.h"
 
 namespace wl {
@@ -67,14 +66,10 @@ void run(const Step& step, const Run& r) {
     const PoolTask t = pool_task(tasks, task, s.oh, s.ic);
     for (int64_t oy = t.row_begin; oy < t.row_end; ++oy) {
       const Range ky = window_inside(oy, s.kh, s.sh, s.dilh, s.pad_top, s.ih);
-      PoolRow row{};
-      row.channels = t.channels, row.columns = s.ow, row.width = s.iw;
-      row.rows = ky.size(), row.taps = s.kw, row.first_row = ky.begin;
-      row.stride = s.sw, row.dilation = s.dilw, row.start = -s.pad_left;
-      row.x_row = s.dilh * x.strides[1], row.x_col = x.strides[2];
-      row.y_col = y.strides[2], row.index_col = index ? index->strides[2] : 0;
-      const float* from = x.f32() + t.image * x.strides[0] + (oy * s.sh - s.pad_top + ky.begin * s.dilh) * x.strides[1] + t.channel;
-      float* to = y.f32() + t.image * y.strides[0] + oy * y.strides[1] + t.channel;
+      PoolRow row = pool_row(s, t, ky, x, y);
+      row.index_col = index ? index->strides[2] : 0;
+      const float* from = pool_pixels(x, t, pool_row_begin(s, oy, ky));
+      float* to = pool_pixels(y, t, oy);
       const int64_t at = index ? t.image * index->strides[0] + oy * index->strides[1] + t.channel : 0;
       if (!index)
         k.max_row(row, from, to);
@@ -86,9 +81,8 @@ void run(const Step& step, const Run& r) {
   });
 }
 
-void zero_columns(const Tensor& dx, int64_t image, int64_t iy, int64_t begin, int64_t end, const PoolTask& t) {
-  for (int64_t ix = begin; ix < end; ++ix)
-    memset(dx.f32() + image * dx.strides[0] + iy * dx.strides[1] + ix * dx.strides[2] + t.channel, 0, size_t(t.channels) * sizeof(float));
+void zero_columns(const Tensor& dx, int64_t iy, int64_t begin, int64_t end, const PoolTask& t) {
+  for (int64_t ix = begin; ix < end; ++ix) memset(pool_pixels(dx, t, iy) + ix * dx.strides[2], 0, size_t(t.channels) * sizeof(float));
 }
 
 void run_tiles(const ConvShape& s, const PoolKernels& k, const Tensor& dy, const Tensor& index, const Tensor& dx, const Run& r) {
@@ -102,15 +96,15 @@ void run_tiles(const ConvShape& s, const PoolKernels& k, const Tensor& dy, const
       row.stride = s.sw, row.dilation = 1;
       row.x_row = dx.strides[1], row.x_col = dx.strides[2];
       row.y_col = dy.strides[2], row.index_col = index.strides[2];
-      const float* from = dy.f32() + t.image * dy.strides[0] + oy * dy.strides[1] + t.channel;
+      const float* from = pool_pixels(dy, t, oy);
       const int64_t at = t.image * index.strides[0] + oy * index.strides[1] + t.channel;
-      float* to = dx.f32() + t.image * dx.strides[0] + oy * s.sh * dx.strides[1] + t.channel;
+      float* to = pool_pixels(dx, t, oy * s.sh);
       if (index.dtype == DType::u8)
         k.max_bwd_tiles_u8(row, from, index.as<uint8_t>() + at, to);
       else
         k.max_bwd_tiles_i32(row, from, index.as<int32_t>() + at, to);
       const int64_t below = oy + 1 == s.oh ? s.ih : min_of(s.ih, (oy + 1) * s.sh);
-      for (int64_t iy = oy * s.sh; iy < below; ++iy) zero_columns(dx, t.image, iy, iy < oy * s.sh + row.rows ? row.width : 0, s.iw, t);
+      for (int64_t iy = oy * s.sh; iy < below; ++iy) zero_columns(dx, iy, iy < oy * s.sh + row.rows ? row.width : 0, s.iw, t);
     }
   });
 }
@@ -121,18 +115,12 @@ void run_gather(const ConvShape& s, const PoolKernels& k, const Tensor& dy, cons
     const PoolTask t = pool_task(tasks, task, s.ih, s.ic);
     for (int64_t iy = t.row_begin; iy < t.row_end; ++iy) {
       const WindowTaps ty = window_taps_inside(iy, s.kh, s.sh, s.dilh, s.pad_top, s.oh);
-      PoolGather g{};
-      g.channels = t.channels, g.columns = s.iw, g.width = s.ow;
-      g.rows = ty.count, g.taps = s.kw;
-      g.stride = s.sw, g.dilation = s.dilw, g.pad = s.pad_left;
-      g.last_row = ty.count ? ty.k_last() : 0, g.row_step = ty.k_step;
-      g.dy_row = ty.o_step * dy.strides[1], g.dy_col = dy.strides[2];
+      PoolGather g = pool_gather(s, t, ty, dy, dx);
       g.index_row = ty.o_step * index.strides[1], g.index_col = index.strides[2];
-      g.dx_col = dx.strides[2];
       const int64_t oy = ty.count ? ty.o_last() : 0;
-      const float* from = dy.f32() + t.image * dy.strides[0] + oy * dy.strides[1] + t.channel;
+      const float* from = pool_pixels(dy, t, oy);
       const int64_t at = t.image * index.strides[0] + oy * index.strides[1] + t.channel;
-      float* to = dx.f32() + t.image * dx.strides[0] + iy * dx.strides[1] + t.channel;
+      float* to = pool_pixels(dx, t, iy);
       if (index.dtype == DType::u8)
         k.max_bwd_row_u8(g, from, index.as<uint8_t>() + at, to);
       else

@@ -1,4 +1,4 @@
-// Verification and cutting shared by the pooling ops.
+// Verification, cutting and the rows of the kernels, shared by the pooling ops.
 #include "ops/pool.h"
 
 namespace wl {
@@ -57,6 +57,27 @@ PoolTask pool_task(const PoolTasks& tasks, int64_t task, int64_t rows, int64_t c
   t.channel = block * tasks.channel_block;
   t.channels = min_of(tasks.channel_block, channels - t.channel);
   return t;
+}
+
+PoolRow pool_row(const ConvShape& s, const PoolTask& t, const Range& ky, const Tensor& x, const Tensor& y) {
+  PoolRow row{};
+  row.channels = t.channels, row.columns = s.ow, row.width = s.iw;
+  row.rows = ky.size(), row.taps = s.kw, row.first_row = ky.begin;
+  row.stride = s.sw, row.dilation = s.dilw, row.start = -s.pad_left;
+  row.x_row = s.dilh * x.strides[1], row.x_col = x.strides[2];
+  row.y_col = y.strides[2];
+  return row;
+}
+
+PoolGather pool_gather(const ConvShape& s, const PoolTask& t, const WindowTaps& ty, const Tensor& dy, const Tensor& dx) {
+  PoolGather g{};
+  g.channels = t.channels, g.columns = s.iw, g.width = s.ow;
+  g.rows = ty.count, g.taps = s.kw;
+  g.stride = s.sw, g.dilation = s.dilw, g.pad = s.pad_left;
+  g.last_row = ty.count ? ty.k_last() : 0, g.row_step = ty.k_step;
+  g.dy_row = ty.o_step * dy.strides[1], g.dy_col = dy.strides[2];
+  g.dx_col = dx.strides[2];
+  return g;
 }
 
 }  // namespace wl
