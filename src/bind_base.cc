@@ -104,6 +104,15 @@ double probe_flops(double seconds, const py::object& isa, int threads) {
   return wl::probe_flops(kernels, threads, seconds);
 }
 
+double probe_products(double seconds, const py::object& isa, int threads) {
+  const wl::Kernels& kernels = kernels_of(isa);
+  threads = threads_of(threads);
+  const py::gil_scoped_release release;
+  const double rate = wl::probe_products(kernels, threads, seconds);
+  if (rate == 0) throw std::bad_alloc();
+  return rate;
+}
+
 // Memory of the probe's own, every page written once: pages that are only read would all be one page of zeros.
 struct ProbeMemory {
   explicit ProbeMemory(size_t size) : bytes(size), data(reinterpret_cast<float*>(wl::memory_alloc(size))) {
@@ -166,6 +175,7 @@ void bind_base(py::module_& m) {
       },
       py::arg("n"));
   m.def("probe_flops", &probe_flops, py::arg("seconds"), py::arg("isa") = py::none(), py::arg("threads") = 0);
+  m.def("probe_products", &probe_products, py::arg("seconds"), py::arg("isa") = py::none(), py::arg("threads") = 0);
   m.def("probe_bytes", &probe_bytes, py::arg("kind"), py::arg("nbytes"), py::arg("seconds"), py::arg("isa") = py::none(),
         py::arg("threads") = 0);
   m.def("heap_allocations", &heap_allocations);

@@ -4,6 +4,8 @@
 
 #include "base/clock.h"
 #include "base/float_mode.h"
+#include "base/memory.h"
+#include "kernels/brgemm/brgemm.h"
 #include "kernels/probe/probe.h"
 #include "ops/op.h"
 #include "runtime/threads.h"
@@ -17,13 +19,19 @@ constexpr int64_t kTasksPerThread = 16;
 // What the kernels computed goes here, so that no compiler finds them useless.
 std::atomic<float> sink;
 
-// The least seconds that body() takes, tried for `seconds` after one round that wakes the threads and touches the memory.
+struct Rounds {
+  double least = 1e30, total = 0;  // seconds
+  int64_t count = 0;
+};
+
+// The seconds that body() takes, tried for `seconds` after one round that wakes the threads and touches the memory.
 template <class Body>
-double least_seconds(int threads, double seconds, Body body) {
+Rounds rounds_of(int threads, double seconds, Body body) {
   struct Work {
     Body* body;
-    double seconds, least;
-  } work{&body, seconds, 1e30};
+    double seconds;
+    Rounds rounds;
+  } work{&body, seconds, {}};
   with_threads(
       threads,
       [](void* w) {
@@ -34,12 +42,15 @@ double least_seconds(int threads, double seconds, Body body) {
         for (double start = seconds_now(); start < end;) {
           (*work.body)();
           const double now = seconds_now();
-          if (now - start < work.least) work.least = now - start;
+          const double spent = now - start;
+          if (spent < work.rounds.least) work.rounds.least = spent;
+          work.rounds.total += spent;
+          ++work.rounds.count;
           start = now;
         }
       },
       &work);
-  return work.least;
+  return work.rounds;
 }
 
 }  // namespace
@@ -49,18 +60,47 @@ double probe_flops(const Kernels& kernels, int threads, double seconds) {
   Run run;
   run.threads = threads;
   const int64_t tasks = threads * kTasksPerThread;
-  const double least = least_seconds(threads, seconds, [&] {
+  const Rounds rounds = rounds_of(threads, seconds, [&] {
     parallel_for(run, tasks, kAlways,
                  [&](int64_t, int) { sink.store(kernels.probe->multiply_adds(kRounds, 0.999f, 1e-6f), std::memory_order_relaxed); });
   });
-  return 2.0 * double(kernels.probe->chains) * kernels.lanes * double(kRounds) * double(tasks) / least;
+  return 2.0 * double(kernels.probe->chains) * kernels.lanes * double(kRounds) * double(tasks) / rounds.least;
+}
+
+double probe_products(const Kernels& kernels, int threads, double seconds) {
+  constexpr int64_t kRows = 48, kTerms = 256;
+  const BrgemmKernels& brgemm = *kernels.brgemm;
+  const int64_t columns = 2 * brgemm.width, floats = kRows * kTerms + kTerms * columns + kRows * columns;  // of a thread
+  const size_t bytes = size_t(threads * floats) * sizeof(float);
+  float* memory = reinterpret_cast<float*>(memory_alloc(bytes));
+  if (!memory) return 0;
+  for (int64_t i = 0; i < threads * floats; ++i) memory[i] = 0.5f;
+  Run run;
+  run.threads = threads;
+  const int64_t tasks = threads * kTasksPerThread;
+  const Rounds rounds = rounds_of(threads, seconds, [&] {
+    parallel_for(run, tasks, kAlways, [&](int64_t, int thread) {
+      float *a = memory + thread * floats, *b = a + kRows * kTerms, *c = b + kTerms * columns;
+      const float* a_rows[kRows];
+      float* c_rows[kRows];
+      for (int64_t r = 0; r < kRows; ++r) a_rows[r] = a + r * kTerms, c_rows[r] = c + r * columns;
+      BrgemmArgs product;
+      product.m = product.a_rows = kRows, product.n = columns, product.k = kTerms;
+      product.a = a_rows;
+      product.b = b, product.b_stride = brgemm.width, product.b_panel = kTerms * brgemm.width;
+      product.out.c = c_rows;
+      brgemm.run(product);
+    });
+  });
+  memory_free(reinterpret_cast<char*>(memory), bytes);
+  return 2.0 * double(kRows * columns * kTerms) * double(tasks) * double(rounds.count) / rounds.total;
 }
 
 double probe_bytes(const Kernels& kernels, int threads, double seconds, int64_t count, const float* from, float* to) {
   Run run;
   run.threads = threads;
   const int64_t tasks = threads * kTasksPerThread;
-  const double least = least_seconds(threads, seconds, [&] {
+  const Rounds rounds = rounds_of(threads, seconds, [&] {
     parallel_for(run, tasks, kAlways, [&](int64_t task, int) {
       const Range part = piece(count, tasks, task);
       if (to)
@@ -69,7 +109,7 @@ double probe_bytes(const Kernels& kernels, int threads, double seconds, int64_t 
         sink.store(kernels.probe->read(part.size(), from + part.begin), std::memory_order_relaxed);
     });
   });
-  return double(count) * sizeof(float) * (to ? 2.0 : 1.0) / least;
+  return double(count) * sizeof(float) * (to ? 2.0 : 1.0) / rounds.least;
 }
 
 }  // namespace wl

@@ -111,6 +111,9 @@ class Instance:
     def arena_high_water(self) -> int:
         """Bytes of the arena that runs have touched, for tests of the plan. The first reading fills it with a canary (and gives 0)."""
 
+def probe_products(seconds: float, isa: str | None = None, threads: int = 0) -> float:
+    """Operations per second of matrix products in a core's caches, on average over ``seconds``."""
+
 def probe_flops(seconds: float, isa: str | None = None, threads: int = 0) -> float:
     """Floating-point operations per second of multiply-adds in registers (two each): the best of what fits into ``seconds``."""
 

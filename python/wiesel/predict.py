@@ -22,22 +22,22 @@ _SHARE, _SHARED_FROM = 8e-6, 10e-6
 """Seconds to share a step between threads, and how long it must be on one thread to be shared."""
 
 _EFFICIENCY = {
-    "conv_fwd direct": 0.72,
-    "conv_bwd_data direct": 0.70,
-    "conv_bwd_weights direct": 0.57,
-    "conv_fwd planar": 0.25,
-    "conv_bwd_data planar": 0.28,
-    "conv_bwd_weights planar": 0.23,
-    "conv_fwd winograd": 0.53,
-    "conv_bwd_data winograd": 0.53,
-    "conv_bwd_weights winograd": 0.32,
-    "matmul direct": 0.44,
-    "pool_max direct": 0.033,
-    "pool_max_bwd direct": 0.031,
-    "pool_avg direct": 0.033,
-    "bn_stats direct": 0.045,
+    "conv_fwd direct": 0.83,
+    "conv_bwd_data direct": 0.80,
+    "conv_bwd_weights direct": 0.66,
+    "conv_fwd planar": 0.29,
+    "conv_bwd_data planar": 0.32,
+    "conv_bwd_weights planar": 0.26,
+    "conv_fwd winograd": 0.61,
+    "conv_bwd_data winograd": 0.61,
+    "conv_bwd_weights winograd": 0.37,
+    "matmul direct": 0.51,
+    "pool_max direct": 0.038,
+    "pool_max_bwd direct": 0.036,
+    "pool_avg direct": 0.038,
+    "bn_stats direct": 0.052,
 }
-"""Share of the multiply-add peak that a class reaches where nothing else holds it up. Classes that are not here are bound by bytes."""
+"""What a class reaches of the rate of products in cache, where nothing else holds it up. Classes that are not here are bound by bytes."""
 
 _PASSES = {
     "bn_bwd": 1.35,
@@ -84,13 +84,13 @@ def step_seconds(step: Step, machine: Machine) -> float:
     passes = _PASSES_WITH_SUMS if len(step["inputs"]) > _SUMS_AT else _PASSES
     moved = step["bytes"] * passes.get(step["opcode"], 1.0)
     memory = moved / machine.bandwidth_of(step["bytes"] * _BETWEEN) if moved else 0.0
-    work = max(_arithmetic(step) / machine.flops, memory)
+    work = max(_arithmetic(step) / machine.products, memory)
     shared = machine.threads > 1 and work * machine.threads > _SHARED_FROM
     return _START + work + _SHARE * shared
 
 
 def _arithmetic(step: Step) -> float:
-    """Operations as if they ran at the peak: those of the direct formula, times what the algorithm makes of them."""
+    """Operations as if they ran as products do: those of the direct formula, times what the algorithm makes of them."""
     opcode, algorithm = step["opcode"], step["algorithm"].rstrip("24")
     efficiency = _EFFICIENCY.get(f"{opcode} {algorithm}")
     if efficiency is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 _FLOPS_SECONDS = 0.4
+_PRODUCTS_SECONDS = 0.3
 _LEVEL_SECONDS = 0.02
 _LEVELS = tuple(1 << bits for bits in (16, 18, 20, 22, 24, 26))
 _MEMORY = 1 << 28
@@ -22,6 +23,9 @@ class Machine:
     threads: int
     flops: float
     """Floating-point operations per second of float32 multiply-adds in registers; each counts as two."""
+    products: float
+    """The same of matrix products with operands in a core's caches, on average over the moment of measuring: they fall further below
+    ``flops`` while others keep the memory ports of a shared core busy. What predictions stand on."""
     read: float
     """Bytes per second read from memory, beyond all caches."""
     copy: float
@@ -53,6 +57,7 @@ class Machine:
     def __str__(self) -> str:
         return (
             f"{self.isa}, {self.threads} thread{'s' * (self.threads > 1)}: {self.flops / 1e9:.0f} GFLOP/s, "
+            f"{self.products / 1e9:.0f} in products, "
             f"memory {self.read / 1e9:.1f} GB/s read, {self.copy / 1e9:.1f} GB/s copied"
         )
 
@@ -61,8 +66,8 @@ def machine(isa: str | None = None, threads: int | None = None, *, anew: bool = 
     """Measures the multiply-add peak and the bandwidths of this machine: about a second, once per process, instruction set and threads.
 
     ``anew`` measures even if that has been done: a shared machine changes.
-    By default those in force (``wl.isa()``, ``wl.num_threads()``). The best of many short rounds counts, so a machine that does something
-    else meanwhile hardly shows. ValueError for an instruction set that this machine cannot run.
+    By default those in force (``wl.isa()``, ``wl.num_threads()``). Of ``flops`` and bandwidths the best of many short rounds counts, so a
+    machine that does something else meanwhile hardly shows; ``products`` are an average, in which it does. ValueError for an instruction set that this machine cannot run.
 
     >>> import wiesel as wl
     >>> wl.machine().flops > 1e9
@@ -82,8 +87,9 @@ def _measure(isa: str, threads: int) -> Machine:
         return _core.probe_bytes("copy", nbytes, seconds, isa, threads)
 
     flops = _core.probe_flops(_FLOPS_SECONDS, isa, threads)
+    products = _core.probe_products(_PRODUCTS_SECONDS, isa, threads)
     read, copy = _core.probe_bytes("read", _MEMORY, _MEMORY_SECONDS, isa, threads), copied(_MEMORY, _MEMORY_SECONDS)
     levels = [(_MEMORY, copy)]
     for nbytes in reversed(_LEVELS):  # less memory is never slower: where it seems so, handing out the work was measured
         levels.append((nbytes, max(levels[-1][1], copied(nbytes, _LEVEL_SECONDS))))
-    return Machine(isa, threads, flops, read, copy, tuple(reversed(levels)))
+    return Machine(isa, threads, flops, products, read, copy, tuple(reversed(levels)))

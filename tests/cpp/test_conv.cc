@@ -1,5 +1,7 @@
 // conv_fwd, conv_bwd_data and conv_pack against plain loops in double: all cases of tests/cases/conv.txt on every ISA, from canonical and
 // from packed weights, with strided views, with epilogues, with any number of threads, inside guarded buffers.
+#include <algorithm>
+
 #include "harness.h"
 #include "ops/conv.h"
 
@@ -41,6 +43,7 @@ struct Picture {
   }
   float& at(int64_t n, int64_t y, int64_t x, int64_t c) { return data[n * t.strides[0] + y * t.strides[1] + x * t.strides[2] + c]; }
   void mark() { before.assign(data.begin(), data.end()); }
+  void reset() { std::copy(before.begin(), before.end(), data.begin()); }
 };
 
 // Calls body(n, oy, ox, o, iy, ix, i, weight index) for every product of the convolution.
@@ -63,7 +66,6 @@ struct Data {
   ConvShape s;
   Picture x, y, residual, dy, dx;
   Guarded<float> w, bias;
-  std::vector<double> want_y, want_dx, size_y, size_dx;  // sums, and sums of absolute products
 
   Data(const ConvShape& shape, int64_t gap, bool exact)
       : s(shape),
@@ -73,19 +75,24 @@ struct Data {
         dy(s.n, s.oh, s.ow, s.oc, gap),
         dx(s.n, s.ih, s.iw, s.ic, gap),
         w(s.taps() * s.icg() * s.oc),
-        bias(s.oc),
-        want_y(s.n * s.oh * s.ow * s.oc),
-        want_dx(s.n * s.ih * s.iw * s.ic),
-        size_y(want_y.size()),
-        size_dx(want_dx.size()) {
+        bias(s.oc) {
     Random random((uint64_t)(s.ic * 31 + s.oc * 7 + s.kh));
     for (auto* b : {&x.data, &y.data, &residual.data, &dy.data, &dx.data, &w, &bias})
       exact ? fill_integers(*b, random) : fill_reals(*b, random);
     y.mark(), dx.mark();
+  }
+};
+
+// Sums, and sums of absolute products.
+struct Expected {
+  std::vector<double> y, dx, size_y, size_dx;
+  explicit Expected(Data& d)
+      : y(d.s.n * d.s.oh * d.s.ow * d.s.oc), dx(d.s.n * d.s.ih * d.s.iw * d.s.ic), size_y(y.size()), size_dx(dx.size()) {
+    const ConvShape& s = d.s;
     for_each_product(s, [&](int64_t n, int64_t oy, int64_t ox, int64_t o, int64_t iy, int64_t ix, int64_t i, int64_t weight) {
       const int64_t out = ((n * s.oh + oy) * s.ow + ox) * s.oc + o, in = ((n * s.ih + iy) * s.iw + ix) * s.ic + i;
-      const double forward = double(x.at(n, iy, ix, i)) * w[weight], backward = double(dy.at(n, oy, ox, o)) * w[weight];
-      want_y[out] += forward, size_y[out] += fabs(forward), want_dx[in] += backward, size_dx[in] += fabs(backward);
+      const double forward = double(d.x.at(n, iy, ix, i)) * d.w[weight], backward = double(d.dy.at(n, oy, ox, o)) * d.w[weight];
+      y[out] += forward, size_y[out] += fabs(forward), dx[in] += backward, size_dx[in] += fabs(backward);
     });
   }
 };
@@ -136,8 +143,9 @@ struct Weight {
   }
 };
 
-void test_case(const Kernels& kernels, const std::string& text, const ConvShape& s, const Variant& v) {
-  Data d(s, v.gap, v.exact);
+void test_case(const Kernels& kernels, const std::string& text, Data& d, const Expected& expected, const Variant& v) {
+  const ConvShape& s = d.s;
+  d.y.reset(), d.dx.reset();
   const double rounding = v.exact ? 0 : 1e-6;
   char what[256];
   {
@@ -149,8 +157,8 @@ void test_case(const Kernels& kernels, const std::string& text, const ConvShape&
     op.attr(AttrKey::algorithm, (int64_t)v.algorithm);
     if (v.epilogue) op.attr(AttrKey::activation, (int64_t)wl::UnaryKind::leaky_relu).attr(AttrKey::alpha, 0.25);
     op.run(kernels, v.threads);
-    check_picture(d.y, what, rounding, d.size_y, [&](int64_t index, int64_t n, int64_t y, int64_t x, int64_t c) {
-      double sum = d.want_y[index];
+    check_picture(d.y, what, rounding, expected.size_y, [&](int64_t index, int64_t n, int64_t y, int64_t x, int64_t c) {
+      double sum = expected.y[index];
       if (!v.epilogue) return sum;
       sum += d.bias[c] + d.residual.at(n, y, x, c);
       return sum > 0 ? sum : 0.25 * sum;
@@ -164,8 +172,18 @@ void test_case(const Kernels& kernels, const std::string& text, const ConvShape&
     set_attrs(op, s);
     op.attr(AttrKey::algorithm, (int64_t)v.algorithm);
     op.run(kernels, v.threads);
-    check_picture(d.dx, what, rounding, d.size_dx, [&](int64_t index, int64_t, int64_t, int64_t, int64_t) { return d.want_dx[index]; });
+    check_picture(d.dx, what, rounding, expected.size_dx,
+                  [&](int64_t index, int64_t, int64_t, int64_t, int64_t) { return expected.dx[index]; });
   }
+}
+
+// On every ISA; the expected sums are made once.
+void test_case(const std::string& text, const ConvShape& s, const Variant& v) {
+  Data d(s, v.gap, v.exact);
+  const Expected expected(d);
+  for_each_kernels([&](const Kernels& kernels) {
+    if (strcmp(kernels.isa, "ref") != 0 || s.macs() <= 2e6) test_case(kernels, text, d, expected, v);
+  });
 }
 
 // A picture's bits are the same alone, in a batch, with several threads and from packed or canonical weights.
@@ -248,28 +266,26 @@ void test_refusals() {
 
 int main() {
   const std::vector<Case> cases = read_cases("conv.txt");
-  for_each_kernels([&](const Kernels& kernels) {
-    const bool ref = strcmp(kernels.isa, "ref") == 0;
-    for (const Case& c : cases) {
-      const ConvShape s = shape_of(c);
-      if (ref && s.macs() > 2e6) continue;
-      Variant v;
-      test_case(kernels, c.text, s, v);
-      v.gap = 3, v.packed = false, v.epilogue = true, v.threads = 3;
-      test_case(kernels, c.text, s, v);
-      v.exact = false, v.gap = 0, v.packed = true, v.algorithm = wl::Algorithm::direct;
-      test_case(kernels, c.text, s, v);
-      if (s.macs() < 2e5) {
-        v.algorithm = wl::Algorithm::ref;
-        test_case(kernels, c.text, s, v);
-      }
-      v = Variant();
-      v.packed = false, v.algorithm = wl::Algorithm::planar;
-      test_case(kernels, c.text, s, v);
-      v.exact = false, v.gap = 3, v.epilogue = true, v.threads = 3;
-      test_case(kernels, c.text, s, v);
+  for (const Case& c : cases) {
+    const ConvShape s = shape_of(c);
+    Variant v;
+    test_case(c.text, s, v);
+    v.gap = 3, v.packed = false, v.epilogue = true, v.threads = 3;
+    test_case(c.text, s, v);
+    v.exact = false, v.gap = 0, v.packed = true, v.algorithm = wl::Algorithm::direct;
+    test_case(c.text, s, v);
+    if (s.macs() < 2e5) {
+      v.algorithm = wl::Algorithm::ref;
+      test_case(c.text, s, v);
     }
-    if (!ref)
+    v = Variant();
+    v.packed = false, v.algorithm = wl::Algorithm::planar;
+    test_case(c.text, s, v);
+    v.exact = false, v.gap = 3, v.epilogue = true, v.threads = 3;
+    test_case(c.text, s, v);
+  }
+  for_each_kernels([&](const Kernels& kernels) {
+    if (strcmp(kernels.isa, "ref") != 0)
       for (const Case& c : cases)
         if (shape_of(c).macs() < 1e8)
           for (const wl::Algorithm algorithm : {wl::Algorithm::automatic, wl::Algorithm::planar})

@@ -209,6 +209,7 @@ def test_choose_reports_and_refuses() -> None:
 def test_probe() -> None:
     for isa in _core.isas():
         assert _core.probe_flops(0.002, isa, 1) > 1e6
+        assert _core.probe_products(0.002, isa, 1) > 1e6
     assert _core.probe_bytes("read", 1 << 16, 0.002) > 1e6
     assert _core.probe_bytes("copy", 1 << 16, 0.002, None, 2) > 1e6
     with pytest.raises(ValueError, match="known: read, copy"):

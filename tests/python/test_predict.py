@@ -10,7 +10,7 @@ import wiesel as wl
 from wiesel import nn, predict, probe
 from wiesel.probe import Machine
 
-MACHINE = Machine("avx512", 2, 300e9, 16e9, 15e9, ((1 << 16, 120e9), (1 << 22, 40e9), (1 << 28, 15e9)))
+MACHINE = Machine("avx512", 2, 300e9, 260e9, 16e9, 15e9, ((1 << 16, 120e9), (1 << 22, 40e9), (1 << 28, 15e9)))
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_machine_is_measured_once_per_instruction_set_and_threads() -> None:
 
 
 def test_bandwidth_between_two_levels() -> None:
-    m = Machine("ref", 1, 1e9, 5.0, 4.0, ((100, 64.0), (10000, 4.0)))
+    m = Machine("ref", 1, 1e9, 0.9e9, 5.0, 4.0, ((100, 64.0), (10000, 4.0)))
     assert [m.bandwidth_of(n) for n in (1, 100, 10000, 1e9)] == [64.0, 64.0, 4.0, 4.0]
     assert m.bandwidth_of(1000) == pytest.approx(16.0)
     assert (m.bandwidth, m.ridge) == (5.0, 2e8)
