@@ -10,15 +10,32 @@ using harness::Guarded;
 
 namespace {
 
+// Operands, and what comes of them: sums in double.
 struct Problem {
   ConvShape s{};
-  Guarded<float> x, w, y;
-  explicit Problem(int64_t n, int64_t ih, int64_t iw, int64_t ic, int64_t oc, int64_t top, int64_t left, int64_t bottom, int64_t right,
-                   int64_t groups = 1)
-      : x(n * ih * iw * ic), w(9 * ic / groups * oc), y(n * (ih + top + bottom - 2) * (iw + left + right - 2) * oc) {
+  Guarded<float> x, w, bias, residual, dy;
+  std::vector<double> y, dx, dw;
+  Problem(int64_t n, int64_t ih, int64_t iw, int64_t ic, int64_t oc, int64_t top, int64_t left, int64_t bottom, int64_t right,
+          int64_t groups = 1)
+      : x(n * ih * iw * ic),
+        w(9 * ic / groups * oc),
+        bias(oc),
+        residual(n * (ih + top + bottom - 2) * (iw + left + right - 2) * oc),
+        dy(residual.size()),
+        y(size_t(dy.size())),
+        dx(size_t(x.size())),
+        dw(size_t(w.size())) {
     s.n = n, s.ih = ih, s.iw = iw, s.ic = ic, s.oc = oc, s.kh = s.kw = 3, s.sh = s.sw = s.dilh = s.dilw = 1, s.g = groups;
     s.pad_top = top, s.pad_left = left, s.pad_bottom = bottom, s.pad_right = right;
     s.oh = ih + top + bottom - 2, s.ow = iw + left + right - 2;
+    harness::Random random(7);
+    for (Guarded<float>* operand : {&x, &w, &bias, &residual, &dy}) harness::fill_reals(*operand, random);
+    each([&](int64_t xi, int64_t wi, int64_t yi) {
+      y[size_t(yi)] += double(x[xi]) * double(w[wi]);
+      dx[size_t(xi)] += double(dy[yi]) * double(w[wi]);
+      dw[size_t(wi)] += double(dy[yi]) * double(x[xi]);
+    });
+    for (int64_t i = 0; i < dy.size(); ++i) y[size_t(i)] = std::max(0.0, y[size_t(i)] + double(bias[i % oc]) + double(residual[i]));
   }
   // Calls body(x index, w index, y index) for every multiply-add.
   template <class Body>
@@ -70,52 +87,38 @@ const float* weights(const Problem& p, ConvDirection direction, Algorithm a, con
 }
 
 void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
-  harness::Random random(7);
-  harness::fill_reals(p.x, random);
-  harness::fill_reals(p.w, random);
-  const Tensor x = harness::tensor(p.x.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic});
-  const Tensor y = harness::tensor(p.y.data(), {p.s.n, p.s.oh, p.s.ow, p.s.oc});
+  const auto pictures = [&](Guarded<float>& data, int64_t h, int64_t w, int64_t c) {
+    return harness::tensor(data.data(), {p.s.n, h, w, c});
+  };
+  const Tensor x = pictures(p.x, p.s.ih, p.s.iw, p.s.ic), dy = pictures(p.dy, p.s.oh, p.s.ow, p.s.oc);
   CHECK(winograd_possible(p.s));
 
   {  // forward, with bias, residual and activation
-    Guarded<float> bias(p.s.oc), residual(p.y.size());
-    harness::fill_reals(bias, random);
-    harness::fill_reals(residual, random);
-    std::vector<double> want(size_t(p.y.size()), 0.0);
-    p.each([&](int64_t xi, int64_t wi, int64_t yi) { want[size_t(yi)] += double(p.x[xi]) * double(p.w[wi]); });
-    for (int64_t i = 0; i < p.y.size(); ++i)
-      want[size_t(i)] = std::max(0.0, want[size_t(i)] + double(bias[i % p.s.oc]) + double(residual[i]));
-    const Tensor r = harness::tensor(residual.data(), {p.s.n, p.s.oh, p.s.ow, p.s.oc});
+    Guarded<float> y(p.dy.size());
+    const Tensor residual = pictures(p.residual, p.s.oh, p.s.ow, p.s.oc);
     Guarded<float> packed(winograd_packed_bytes(p.s, ConvDirection::fwd, a) / 4, 64);
     Workspace workspace(p, ConvDirection::fwd, a, kernels, threads);
     const float* w = weights(p, ConvDirection::fwd, a, workspace.run, packed);
     ConvEpilogueOperands epilogue;
-    epilogue.bias = bias.data(), epilogue.residual = &r, epilogue.activation = UnaryKind::relu;
-    winograd_fwd(workspace.run, kernels, p.s, a, x, w, y, epilogue, workspace.memory.data());
-    compare(p.y, want, double(9 * p.s.icg()), p, kernels, a, "forward");
+    epilogue.bias = p.bias.data(), epilogue.residual = &residual, epilogue.activation = UnaryKind::relu;
+    winograd_fwd(workspace.run, kernels, p.s, a, x, w, pictures(y, p.s.oh, p.s.ow, p.s.oc), epilogue, workspace.memory.data());
+    compare(y, p.y, double(9 * p.s.icg()), p, kernels, a, "forward");
     CHECK(packed.intact() && workspace.memory.intact());
   }
-
-  harness::fill_reals(p.y, random);  // dy from here on
   {
     Guarded<float> dx(p.x.size());
-    std::vector<double> want(size_t(p.x.size()), 0.0);
-    p.each([&](int64_t xi, int64_t wi, int64_t yi) { want[size_t(xi)] += double(p.y[yi]) * double(p.w[wi]); });
     Guarded<float> packed(winograd_packed_bytes(p.s, ConvDirection::bwd_data, a) / 4, 64);
     Workspace workspace(p, ConvDirection::bwd_data, a, kernels, threads);
     const float* w = weights(p, ConvDirection::bwd_data, a, workspace.run, packed);
-    winograd_bwd_data(workspace.run, kernels, p.s, a, y, w, harness::tensor(dx.data(), {p.s.n, p.s.ih, p.s.iw, p.s.ic}), {},
-                      workspace.memory.data());
-    compare(dx, want, double(9 * p.s.ocg()), p, kernels, a, "backward-data");
+    winograd_bwd_data(workspace.run, kernels, p.s, a, dy, w, pictures(dx, p.s.ih, p.s.iw, p.s.ic), {}, workspace.memory.data());
+    compare(dx, p.dx, double(9 * p.s.ocg()), p, kernels, a, "backward-data");
     CHECK(packed.intact() && workspace.memory.intact());
   }
   {
     Guarded<float> dw(p.w.size());
-    std::vector<double> want(size_t(p.w.size()), 0.0);
-    p.each([&](int64_t xi, int64_t wi, int64_t yi) { want[size_t(wi)] += double(p.y[yi]) * double(p.x[xi]); });
     Workspace workspace(p, ConvDirection::bwd_weights, a, kernels, threads);
-    winograd_bwd_weights(workspace.run, kernels, p.s, a, x, y, dw.data());
-    compare(dw, want, double(p.s.n * p.s.oh * p.s.ow), p, kernels, a, "backward-weights");
+    winograd_bwd_weights(workspace.run, kernels, p.s, a, x, dy, dw.data());
+    compare(dw, p.dw, double(p.s.n * p.s.oh * p.s.ow), p, kernels, a, "backward-weights");
     CHECK(workspace.memory.intact());
   }
 }
@@ -123,19 +126,17 @@ void check(Problem& p, const Kernels& kernels, Algorithm a, int threads) {
 }  // namespace
 
 int main() {
-  harness::for_each_kernels([](const Kernels& kernels) {
-    const bool slow = kernels.lanes == 1;
+  Problem tiny(1, 3, 3, 1, 1, 0, 0, 0, 0), same(2, 9, 7, 5, 33, 1, 1, 1, 1), wide(1, 6, 11, 17, 3, 2, 0, 1, 2),
+      even(2, 8, 8, 32, 64, 1, 1, 1, 1), grouped(2, 6, 9, 15, 51, 1, 0, 2, 1, 3), depthwise(1, 5, 5, 4, 4, 1, 1, 1, 1, 4);
+  Problem many(3, 31, 30, 40, 36, 1, 1, 1, 1), broad(3, 29, 26, 100, 97, 1, 1, 1, 1),  // sums by places
+      deep(1, 5, 4, 515, 530, 1, 1, 1, 1),                                             // weights by columns, sums by blocks
+      broad_groups(3, 29, 26, 198, 196, 1, 1, 1, 1, 2), deep_groups(1, 5, 4, 1032, 1058, 1, 1, 1, 1, 2);
+  harness::for_each_kernels([&](const Kernels& kernels) {
     for (Algorithm a : {Algorithm::winograd2, Algorithm::winograd4})
       for (int threads : {1, 2}) {
-        Problem tiny(1, 3, 3, 1, 1, 0, 0, 0, 0), same(2, 9, 7, 5, 33, 1, 1, 1, 1), wide(1, 6, 11, 17, 3, 2, 0, 1, 2),
-            even(2, 8, 8, 32, 64, 1, 1, 1, 1), grouped(2, 6, 9, 15, 51, 1, 0, 2, 1, 3), depthwise(1, 5, 5, 4, 4, 1, 1, 1, 1, 4);
         for (Problem* p : {&tiny, &same, &wide, &even, &grouped, &depthwise}) check(*p, kernels, a, threads);
-        if (slow) continue;
-        Problem many(3, 31, 30, 40, 36, 1, 1, 1, 1), broad(3, 29, 26, 100, 97, 1, 1, 1, 1),
-            deep(1, 5, 4, 515, 530, 1, 1, 1, 1),  // weights by columns, sums by blocks
-            deep_groups(1, 5, 4, 1032, 1058, 1, 1, 1, 1, 2), broad_groups(3, 29, 26, 200, 194, 1, 1, 1, 1, 2);
-        // broad: sums by places
-        for (Problem* p : {&many, &broad, &deep, &deep_groups, &broad_groups}) check(*p, kernels, a, threads);
+        if (kernels.lanes == 1) continue;  // slow
+        for (Problem* p : {&many, &broad, &deep, &broad_groups, &deep_groups}) check(*p, kernels, a, threads);
       }
   });
   return harness::finish();
