@@ -35,7 +35,7 @@ template <ReduceKind kind>
 WL_INLINE float across(f32v v) {
   if (kind != ReduceKind::max) return reduce_add(v);
   return reduce_lanes(
-      v, [](auto a, auto b) __attribute__((always_inline)) { return (b > a) | (b != b) ? b : a; });
+      v, [](auto a, auto b) __attribute__((always_inline)) { return ((b > a) | (b != b)) ? b : a; });
 }
 
 // Lane i is across(v[i]), in the same order.
