@@ -67,7 +67,8 @@ def machine(isa: str | None = None, threads: int | None = None, *, anew: bool = 
 
     ``anew`` measures even if that has been done: a shared machine changes.
     By default those in force (``wl.isa()``, ``wl.num_threads()``). Of ``flops`` and bandwidths the best of many short rounds counts, so a
-    machine that does something else meanwhile hardly shows; ``products`` are an average, in which it does. ValueError for an instruction set that this machine cannot run.
+    machine that does something else meanwhile hardly shows; ``products`` are an average, in which it does. ValueError for an instruction
+    set that this machine cannot run.
 
     >>> import wiesel as wl
     >>> wl.machine().flops > 1e9
