@@ -33,8 +33,8 @@ void winograd_choose(const ConvShape& shape, ConvDirection direction, Algorithm 
 // Parts in which the correlation gathers something of its output; 0 if it cannot, because they would not follow each other in it.
 int64_t winograd_parts(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);
 
-// Transformed weights: [group][t*t][panel][k][width], the same number of bytes on every ISA; none where canonical weights are transformed on the
-// way. Directions fwd and bwd_data.
+// Transformed weights: [group][t*t][panel][k][width], the same number of bytes on every ISA; none where canonical weights are transformed
+// on the way. Directions fwd and bwd_data.
 int64_t winograd_packed_bytes(const ConvShape& shape, ConvDirection direction, Algorithm algorithm);
 void winograd_pack(const Run& run, const Kernels& kernels, const ConvShape& shape, ConvDirection direction, Algorithm algorithm,
                    const float* w, float* packed);

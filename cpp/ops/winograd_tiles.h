@@ -49,8 +49,8 @@ inline WinogradTile tile_at(const Correlation& g, int64_t index) {
   return {index / per_image, rest / g.tiles_w() * g.m(), rest % g.tiles_w() * g.m()};
 }
 
-// Pointers to channel `channel` (of all groups) of the extent x extent pixels of `picture` (h x w) from (top, left) on; `outside` stands for the pixels
-// that are not there.
+// Pointers to channel `channel` (of all groups) of the extent x extent pixels of `picture` (h x w) from (top, left) on; `outside` stands
+// for the pixels that are not there.
 inline void tile_pixels(const Tensor& picture, int64_t h, int64_t w, int64_t image, int64_t top, int64_t left, int64_t extent,
                         int64_t channel, float* outside, float** out) {
   const int64_t row = picture.strides[1], column = picture.strides[2];
