@@ -104,15 +104,6 @@ double probe_flops(double seconds, const py::object& isa, int threads) {
   return wl::probe_flops(kernels, threads, seconds);
 }
 
-double probe_products(double seconds, const py::object& isa, int threads) {
-  const wl::Kernels& kernels = kernels_of(isa);
-  threads = threads_of(threads);
-  const py::gil_scoped_release release;
-  const double rate = wl::probe_products(kernels, threads, seconds);
-  if (rate == 0) throw std::bad_alloc();
-  return rate;
-}
-
 // Memory of the probe's own, every page written once: pages that are only read would all be one page of zeros.
 struct ProbeMemory {
   explicit ProbeMemory(size_t size) : bytes(size), data(reinterpret_cast<float*>(wl::memory_alloc(size))) {
@@ -125,6 +116,14 @@ struct ProbeMemory {
   size_t bytes;
   float* data;
 };
+
+double probe_products(double seconds, const py::object& isa, int threads) {
+  const wl::Kernels& kernels = kernels_of(isa);
+  threads = threads_of(threads);
+  const py::gil_scoped_release release;
+  const ProbeMemory memory(size_t(wl::probe_products_floats(kernels, threads)) * sizeof(float));
+  return wl::probe_products(kernels, threads, seconds, memory.data);
+}
 
 double probe_bytes(const std::string& kind, int64_t nbytes, double seconds, const py::object& isa, int threads) {
   if (kind != "read" && kind != "copy") throw py::value_error("probe_bytes: kind '" + kind + "'; known: read, copy");

@@ -470,7 +470,7 @@ void choose(const Step& step, const Kernels& active, int threads, Choice* choice
   choose_as(choice->algorithm, choice);
   if (normalises) choice->workspace += conv_norm_bytes(s);
   // Left to itself, the op may decide otherwise for fewer pictures than planned: there is scratch for each algorithm.
-  if (Algorithm(step.i(AttrKey::algorithm)) != Algorithm::automatic || !winograd_possible(s)) return;
+  if (Algorithm(step.i(AttrKey::algorithm)) != Algorithm::automatic || !winograd_applies(s)) return;
   for (const Algorithm a : {Algorithm::direct, Algorithm::winograd2, Algorithm::winograd4}) {
     Choice other;
     choose_as(a, &other);

@@ -151,7 +151,6 @@ namespace {
 
 // Winograd is chosen where it is clearly quicker by the cost model: its rounding errors are larger.
 constexpr double kWinogradMargin = 0.85;
-constexpr int64_t kWinogradChannels = 32;
 
 void refuse(Choice* choice, const char* algorithm, const char* reason) {
   const size_t used = strlen(choice->refused);
@@ -189,7 +188,7 @@ Algorithm conv_algorithm(const Step& step, const ConvShape& s, ConvDirection dir
     refuse(choice, "winograd", "not a 3x3 kernel of stride 1 without dilation and with padding up to 2");
     return Algorithm::direct;
   }
-  if (min_of(s.icg(), s.ocg()) < kWinogradChannels) {
+  if (!winograd_applies(s)) {
     refuse(choice, "winograd", "fewer than 32 channels of a group: transforms cost as much as the products");
     return Algorithm::direct;
   }

@@ -17,6 +17,7 @@ constexpr int64_t kTerms = kBrgemmFlush;              // of the sum, whose weigh
 constexpr int64_t kLeastRows = 28, kMostRows = 1024;  // tiles of a task
 constexpr int64_t kEnoughTasks = 8;
 constexpr int64_t kTransformRows = 16;  // of the weights
+constexpr int64_t kLeastChannels = 32;
 
 int64_t weight_place(const Correlation& g) {  // floats between places of packed weights
   return skewed(g.k * round_up(g.c, kPanel));
@@ -287,11 +288,12 @@ int64_t correlate_workspace(const Correlation& g, int threads) {
 // `w`: packed weights of all groups if the algorithm has such, else the canonical ones.
 void correlate(const Run& run, const Kernels& kernels, const ConvShape& s, ConvDirection direction, Algorithm algorithm, const Tensor& in,
                const float* w, const Tensor& out, const ConvEpilogueOperands& epilogue, char* scratch) {
+  const int64_t zero_bytes = Correlation::of(s, direction, algorithm).k * 4;
+  float* zeros = reinterpret_cast<float*>(scratch);
+  memset(zeros, 0, size_t(zero_bytes));
+  char* rest = scratch + round_up(zero_bytes, kCacheLine);
   for (int64_t group = 0; group < s.g; ++group) {
     const Correlation g = Correlation::of(s, direction, algorithm, group);
-    float* zeros = reinterpret_cast<float*>(scratch);
-    memset(zeros, 0, size_t(g.k) * 4);
-    char* rest = scratch + round_up(g.k * 4, kCacheLine);
     if (by_columns(g))
       correlate_columns(run, kernels, g, in, w, out, epilogue, zeros, rest);
     else
@@ -304,6 +306,10 @@ void correlate(const Run& run, const Kernels& kernels, const ConvShape& s, ConvD
 bool winograd_possible(const ConvShape& s) {
   return s.kh == 3 && s.kw == 3 && s.sh == 1 && s.sw == 1 && s.dilh == 1 && s.dilw == 1 && s.pad_top <= 2 && s.pad_left <= 2 &&
          s.pad_bottom <= 2 && s.pad_right <= 2;
+}
+
+bool winograd_applies(const ConvShape& s) {
+  return winograd_possible(s) && min_of(s.icg(), s.ocg()) >= kLeastChannels;
 }
 
 double conv_direct_cost(const ConvShape& s, ConvDirection direction) {

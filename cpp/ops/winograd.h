@@ -21,6 +21,10 @@ inline bool is_winograd(Algorithm a) {
 // Whether the algorithm can compute the direction at all: 3x3, stride 1, no dilation, padding at most 2.
 bool winograd_possible(const ConvShape& shape);
 
+// Whether a convolution that is left to itself may come to it, for some batch: possible, and at least 32 channels of a group on both sides;
+// below, the transforms cost as much as the products.
+bool winograd_applies(const ConvShape& shape);
+
 // Multiply-adds of one core's time, in units of a direct convolution's multiply-add: direct, winograd2 and winograd4 compared by shapes
 // alone. The constants are measured ones (docs/decisions/0002-winograd.md).
 double conv_direct_cost(const ConvShape& shape, ConvDirection direction);

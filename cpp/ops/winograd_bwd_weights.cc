@@ -229,12 +229,13 @@ void winograd_bwd_weights_choose(const ConvShape& s, Algorithm algorithm, int th
 void winograd_bwd_weights(const Run& run, const Kernels& kernels, const ConvShape& s, Algorithm algorithm, const Tensor& x,
                           const Tensor& dy, float* dw) {
   constexpr void (*kSums[])(const Run&, const Products&, float*, float*) = {sum_by_tiles, sum_by_places, sum_by_blocks};
+  const Correlation first = Correlation::of(s, ConvDirection::bwd_weights, algorithm);
+  float* zeros = reinterpret_cast<float*>(run.workspace);
+  memset(zeros, 0, size_t(zero_floats(first)) * 4);
+  const Schedule schedule = schedule_of(first);
+  const bool far = schedule != Schedule::tiles && shared_tiles(first, schedule).pair.floats(first) * 4 > kNearBytes;
   for (int64_t group = 0; group < s.g; ++group) {
     const Correlation g = Correlation::of(s, ConvDirection::bwd_weights, algorithm, group);
-    float* zeros = reinterpret_cast<float*>(run.workspace);
-    memset(zeros, 0, size_t(zero_floats(g)) * 4);
-    const Schedule schedule = schedule_of(g);
-    const bool far = schedule != Schedule::tiles && shared_tiles(g, schedule).pair.floats(g) * 4 > kNearBytes;
     const Products products{g, kernels, x, dy, zeros, tiles_together(g, schedule) * kernels.brgemm->width, far};
     kSums[int(schedule)](run, products, zeros + zero_floats(g), dw + g.w_first);
   }

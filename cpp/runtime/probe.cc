@@ -4,7 +4,6 @@
 
 #include "base/clock.h"
 #include "base/float_mode.h"
-#include "base/memory.h"
 #include "kernels/brgemm/brgemm.h"
 #include "kernels/probe/probe.h"
 #include "ops/op.h"
@@ -15,6 +14,11 @@ namespace {
 
 constexpr double kAlways = 1e9;  // nanoseconds: worth every thread
 constexpr int64_t kTasksPerThread = 16;
+
+constexpr int64_t kRows = 48, kTerms = 256;  // of a product
+int64_t product_columns(const Kernels& kernels) {
+  return 2 * kernels.brgemm->width;
+}
 
 // What the kernels computed goes here, so that no compiler finds them useless.
 std::atomic<float> sink;
@@ -67,14 +71,14 @@ double probe_flops(const Kernels& kernels, int threads, double seconds) {
   return 2.0 * double(kernels.probe->chains) * kernels.lanes * double(kRounds) * double(tasks) / rounds.least;
 }
 
-double probe_products(const Kernels& kernels, int threads, double seconds) {
-  constexpr int64_t kRows = 48, kTerms = 256;
+int64_t probe_products_floats(const Kernels& kernels, int threads) {
+  const int64_t columns = product_columns(kernels);
+  return threads * (kRows * kTerms + kTerms * columns + kRows * columns);
+}
+
+double probe_products(const Kernels& kernels, int threads, double seconds, float* memory) {
   const BrgemmKernels& brgemm = *kernels.brgemm;
-  const int64_t columns = 2 * brgemm.width, floats = kRows * kTerms + kTerms * columns + kRows * columns;  // of a thread
-  const size_t bytes = size_t(threads * floats) * sizeof(float);
-  float* memory = reinterpret_cast<float*>(memory_alloc(bytes));
-  if (!memory) return 0;
-  for (int64_t i = 0; i < threads * floats; ++i) memory[i] = 0.5f;
+  const int64_t columns = product_columns(kernels), floats = probe_products_floats(kernels, 1);
   Run run;
   run.threads = threads;
   const int64_t tasks = threads * kTasksPerThread;
@@ -92,7 +96,6 @@ double probe_products(const Kernels& kernels, int threads, double seconds) {
       brgemm.run(product);
     });
   });
-  memory_free(reinterpret_cast<char*>(memory), bytes);
   return 2.0 * double(kRows * columns * kTerms) * double(tasks) * double(rounds.count) / rounds.total;
 }
 

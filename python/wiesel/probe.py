@@ -63,7 +63,7 @@ class Machine:
 
 
 def machine(isa: str | None = None, threads: int | None = None, *, anew: bool = False) -> Machine:
-    """Measures the multiply-add peak and the bandwidths of this machine: about a second, once per process, instruction set and threads.
+    """Measures multiply-add peak, rate of products and bandwidths: a second or two, once per process, instruction set and threads.
 
     ``anew`` measures even if that has been done: a shared machine changes.
     By default those in force (``wl.isa()``, ``wl.num_threads()``). Of ``flops`` and bandwidths the best of many short rounds counts, so a

@@ -29,7 +29,8 @@ static void check_rates(const wl::Kernels& k) {
   std::vector<float> from(1 << 14, 1.0f), to(1 << 14);
   for (int threads : {1, 2}) {
     CHECK(wl::probe_flops(k, threads, 0.002) > 1e6, "%s, %d threads", k.isa, threads);
-    CHECK(wl::probe_products(k, threads, 0.002) > 1e6, "%s, %d threads", k.isa, threads);
+    Guarded<float> memory(wl::probe_products_floats(k, threads), wl::kCacheLine);
+    CHECK(wl::probe_products(k, threads, 0.002, memory.data()) > 1e6 && memory.intact(), "%s, %d threads", k.isa, threads);
     CHECK(wl::probe_bytes(k, threads, 0.002, (int64_t)from.size(), from.data(), nullptr) > 1e6, "%s, %d threads", k.isa, threads);
     CHECK(wl::probe_bytes(k, threads, 0.002, (int64_t)from.size(), from.data(), to.data()) > 1e6, "%s, %d threads", k.isa, threads);
     CHECK(to == from, "%s: copied", k.isa);
