@@ -233,3 +233,12 @@ def _seconds(work) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(("n", "training", "algorithm"), [(64, True, "winograd4"), (64, False, "direct"), (8, True, "direct")])
+def test_algorithms_suit_full_batches_in_training_and_the_middle_of_all_in_inference(n, training, algorithm):
+    def build(t):
+        return {"y": ops.conv2d(t.input("x", Type((BATCH, 4, 4, 64))), t.param("w", Type((3, 3, 64, 64))), padding=1)}
+
+    steps = compile_graph(trace(build), n=n, training=training).steps()
+    assert {step["algorithm"] for step in steps if step["opcode"] == "conv_fwd"} == {algorithm}

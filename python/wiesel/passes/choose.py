@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from wiesel import _core
@@ -18,10 +19,14 @@ NOT_OF_WEIGHTS = frozenset({"activation", "alpha", "beta", "eps", "in_activation
 def choose(graph: Graph, n: int, *, training: bool, isa: str | None = None) -> Graph:
     """Writes ``algorithm`` into the convolutions of ``graph`` and packs weights where the choice asks for it; returns ``graph``.
 
+    A training program runs full batches of ``n``. One for inference serves all from a single sample to ``n``, with the same bits, so its
+    algorithms are chosen for the geometric middle of these: quick for many at once is slow for one where transforms of weights count.
     In training, weights are packed in the entry that reads them, every step; otherwise once, in entry prepare, as far as they
     depend on nothing but parameters, states and constants.
     """
     packs: dict[tuple[Any, ...], Value] = {}
+    if not training:
+        n = math.isqrt(n)
     nodes, graph.nodes = graph.nodes, []
     for node in nodes:
         if node.op.name in CONVOLUTIONS:
