@@ -20,10 +20,11 @@ constexpr int kRows = 12, kWideRows = 6;  // 32 registers
 constexpr int kRows = 6, kWideRows = 0;  // 16 registers: no wide tile
 #define WL_TILE_ROWS "6x"
 #endif
-constexpr int kNarrowRows = 12;     // one vector of columns
-constexpr int kWideTerms = 192;     // up to so many terms the wide tile is faster
-constexpr int kPrefetch = 32;       // rows of B ahead
-constexpr int kWidth = 2 * kLanes;  // columns of a panel
+constexpr int kNarrowRows = 12;        // one vector of columns
+constexpr int kWideTerms = 192;        // up to so many terms the wide tile is faster
+constexpr int kPrefetch = 32;          // rows of B ahead, where it is fetched
+constexpr int kNearBytes = 512 << 10;  // of B, that stay in the second cache level between rows of tiles
+constexpr int kWidth = 2 * kLanes;     // columns of a panel
 
 // One tile of the output: rows [row, row + MR), columns [column, column + columns) with columns <= NV * kLanes.
 struct Place {
@@ -32,52 +33,85 @@ struct Place {
 
 // --- the sum -------------------------------------------------------------------------------------------------------------------------
 
-// acc[r][v] += a_r[p] * b[v]. Vectors v >= 2 lie in the next panel.
-template <int MR, int NV, bool kTransposed>
-WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t p, const float* b, int64_t b_panel, int64_t ahead) {
+// Rows of a tile whose numbers are operands of the multiply-adds themselves. Where two threads share a core's decoders, instructions bind
+// and not multiply-adds; but each such operand is a load for every vector of B, and loads bind next.
+template <int MR, int NV>
+constexpr int kOperands = !kBroadcastOperands  ? 0
+                          : NV == 1            ? MR
+                          : NV == 2 && MR >= 8 ? 4
+                                               : 0;
+
+// What a tile asks for while it computes: B's rows `ahead` of it, where they may lie in no cache of the core; a stream, which steps once
+// for every two terms; nothing. General registers are short (12 row pointers, b and the index are nearly all), so it is one of them.
+enum class Fetch { b, stream, nothing };
+
+// acc[r][v] += a_r * b[v], where a_r is operand[r][i] in the first rows and a[r][p] in the others. Vectors v >= 2 lie in the next panel.
+template <int MR, int NV, Fetch kFetch>
+WL_INLINE void add_term(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t p, const float* const (&operand)[MR], int64_t i,
+                        const float* b, int64_t b_panel, int64_t ahead) {
   f32v bv[NV];
 #pragma GCC unroll 4
   for (int v = 0; v < NV; ++v) bv[v] = load(v < 2 ? b + v * kLanes : b + b_panel + (v - 2) * kLanes);
+  if constexpr (kFetch == Fetch::b) {
 #pragma GCC unroll 4
-  for (int byte = 0; byte < (NV < 2 ? NV : 2) * WL_VECTOR_BYTES; byte += 64)
-    __builtin_prefetch(reinterpret_cast<const char*>(b + ahead) + byte);
+    for (int byte = 0; byte < (NV < 2 ? NV : 2) * WL_VECTOR_BYTES; byte += kCacheLine)
+      __builtin_prefetch(reinterpret_cast<const char*>(b + ahead) + byte);
+  }
 #pragma GCC unroll 12
-  for (int r = 0; r < MR; ++r) {
-    const f32v av = set1(kTransposed ? a[0][p + r] : a[r][p]);
+  for (int r = 0; r < kOperands<MR, NV>; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) accumulate_at(acc[r][v], operand[r] + i, bv[v]);
+#pragma GCC unroll 12
+  for (int r = kOperands<MR, NV>; r < MR; ++r) {
+    const f32v av = set1(a[r][p]);
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) accumulate(acc[r][v], av, bv[v]);
   }
 }
 
-// acc[r][v] += Σ_{begin <= p < end} a_r[p] * b[p - begin][v], where a_r[p] is a[r][p], or a[0][p * a_stride + r] for a transposed A.
-// General registers are short: 12 row pointers, b, the index and `ahead` are all there is, so the other strides are constants, and a stream
-// takes the place of `ahead`: it steps once for every two terms.
-template <int MR, int NV, bool kTransposed, bool kStream>
-WL_INLINE void multiply_add(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t a_stride, int64_t begin, int64_t end, const float* b,
-                            int64_t b_stride, int64_t b_panel, int64_t ahead, Stream& stream) {
+// acc[r][v] += Σ_{begin <= p < end} a_r[p] * b[p - begin][v].
+template <int MR, int NV, Fetch kFetch>
+WL_INLINE void add_rows(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_t begin, int64_t end, const float* b, int64_t b_stride,
+                        int64_t b_panel, int64_t ahead, Stream& stream) {
   const int64_t stride = NV == 1 ? b_stride : kWidth;
+  const char* at = stream.at;
+  const float* operand[MR];
+#pragma GCC unroll 12
+  for (int r = 0; r < kOperands<MR, NV>; ++r) operand[r] = a[r] + begin;
   int64_t p = begin;
-  if constexpr (kTransposed) {
-    const float* at[MR] = {a[0] + begin * a_stride};
-    for (; p + 2 <= end; p += 2, b += 2 * stride, at[0] += 2 * a_stride) {
-      multiply_add<MR, NV, true>(acc, at, 0, b, b_panel, ahead);
-      multiply_add<MR, NV, true>(acc, at, a_stride, b + stride, b_panel, ahead);
-    }
-    if (p < end) multiply_add<MR, NV, true>(acc, at, 0, b, b_panel, ahead);
-  } else {
-    const char* at = stream.at;
-    for (const int64_t last = end - 1; p < last; p += 2, b += 2 * stride) {
-      const int64_t b_ahead = kStream ? kPrefetch * kWidth : ahead;
-      multiply_add<MR, NV, false>(acc, a, p, b, b_panel, b_ahead);
-      multiply_add<MR, NV, false>(acc, a, p + 1, b + stride, b_panel, b_ahead);
-      if constexpr (kStream) {
+  for (const int64_t last = end - 3; p < last; p += 4, b += 4 * stride) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      add_term<MR, NV, kFetch>(acc, a, p + i, operand, i, b + i * stride, b_panel, ahead);
+      if (kFetch == Fetch::stream && i % 2) {
         __builtin_prefetch(at, 0, 2);
         at += stream.step;
       }
     }
-    stream.at = at;
-    if (p < end) multiply_add<MR, NV, false>(acc, a, p, b, b_panel, ahead);
+#pragma GCC unroll 12
+    for (int r = 0; r < kOperands<MR, NV>; ++r) {
+      operand[r] += 4;
+      asm("" : "+r"(operand[r]));  // else the compiler makes an index of it
+    }
   }
+  stream.at = at;
+  for (; p < end; ++p, b += stride) add_term<MR, NV, kFetch>(acc, a, p, a, p, b, b_panel, ahead);
+}
+
+// The same with a_r[p] = a[p * a_stride + r].
+template <int MR, int NV, Fetch kFetch>
+WL_INLINE void add_columns(f32v (&acc)[MR][NV], const float* a, int64_t a_stride, int64_t k, const float* b, int64_t b_stride,
+                           int64_t b_panel, int64_t ahead) {
+  const int64_t stride = NV == 1 ? b_stride : kWidth;
+  const auto add = [&]() __attribute__((always_inline)) {
+    const float* at[MR];
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) at[r] = a + r;
+    add_term<MR, NV, kFetch>(acc, at, 0, at, 0, b, b_panel, ahead);
+    a += a_stride, b += stride;
+  };
+  for (; k >= 2; k -= 2) add(), add();
+  if (k) add();
 }
 
 // The same address, of which the compiler knows nothing: else it takes the array apart into registers that the loops need.
@@ -94,11 +128,10 @@ WL_INLINE void add_total(f32v (&acc)[MR][NV], const f32v* total) {
     for (int v = 0; v < NV; ++v) acc[r][v] = total[r * NV + v] + acc[r][v];
 }
 
-// Adds one tap or segment to the sums, moving them out of the registers every kBrgemmFlush terms. After its k rows, `follow` more rows of B
-// may be prefetched.
-template <int MR, int NV, bool kTransposed, bool kStream>
-WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_t& terms, const float* const (&a)[MR], int64_t a_stride,
-                         const float* b, int64_t b_stride, int64_t b_panel, int64_t k, int64_t follow, Stream& stream) {
+// Adds one tap or segment of k terms to the sums, moving them out of the registers every kBrgemmFlush terms: `add` takes terms [begin, end)
+// and how many rows of B may be asked for ahead. After the k rows, `follow` more may.
+template <int MR, int NV, class Add>
+WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_t& terms, int64_t k, int64_t follow, Add add) {
   for (int64_t p = 0; p < k;) {
     const int64_t piece = k - p < kBrgemmFlush ? k - p : kBrgemmFlush;
     if (terms + piece > kBrgemmFlush) {
@@ -114,11 +147,9 @@ WL_INLINE void add_terms(f32v (&acc)[MR][NV], f32v* total, bool& flushed, int64_
       terms = 0;
     }
     const int64_t left = k - p - piece + follow;
-    multiply_add<MR, NV, kTransposed, kStream>(acc, a, a_stride, p, p + piece, b, b_stride, b_panel,
-                                               (left < kPrefetch ? left : kPrefetch) * b_stride, stream);
+    add(p, p + piece, left < kPrefetch ? left : kPrefetch);
     terms += piece;
     p += piece;
-    b += piece * b_stride;
   }
 }
 
@@ -218,7 +249,7 @@ WL_INLINE void fetch_output(const BrgemmOutput& out, const Place& at) {
 
 // --- tiles ---------------------------------------------------------------------------------------------------------------------------
 
-template <int MR, int NV, bool kStream>
+template <int MR, int NV, Fetch kFetch>
 __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const float* b, Stream stream) {
   fetch_output<MR, NV>(g.out, at);
   f32v acc[MR][NV] = {}, memory[MR * NV];
@@ -232,14 +263,17 @@ __attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const 
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) a[r] = rows[r] + g.a_offset;
     const int64_t follow = at.column + at.columns < g.n ? kPrefetch : (g.taps - 1 - t) * g.k;
-    add_terms<MR, NV, false, kStream>(acc, total, flushed, terms, a, 0, b, g.b_stride, g.b_panel, g.k, follow, stream);
+    add_terms<MR, NV>(
+        acc, total, flushed, terms, g.k, follow, [&](int64_t begin, int64_t end, int64_t ahead) __attribute__((always_inline)) {
+          add_rows<MR, NV, kFetch>(acc, a, begin, end, b + begin * g.b_stride, g.b_stride, g.b_panel, ahead * g.b_stride, stream);
+        });
   }
   if (flushed) add_total<MR, NV>(acc, total);
   finish<MR, NV>(acc, g.out, at);
 }
 
-template <int MR, int NV, bool>
-__attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset, Stream none) {
+template <int MR, int NV, Fetch kFetch>
+__attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset, Stream) {
   fetch_output<MR, NV>(g.out, at);
   f32v acc[MR][NV] = {}, memory[MR * NV];
   f32v* total = in_memory(memory);
@@ -248,9 +282,12 @@ __attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& 
   int64_t terms = 0;
   for (int64_t s = 0; s < g.count; ++s) {
     const BrgemmSegment& segment = g.segments[s];
-    const float* a[MR] = {segment.a + at.row};
-    add_terms<MR, NV, true, false>(acc, total, flushed, terms, a, g.a_stride, segment.b + b_offset, g.b_stride, g.b_panel, segment.k, 0,
-                                   none);
+    const float *a = segment.a + at.row, *b = segment.b + b_offset;
+    add_terms<MR, NV>(
+        acc, total, flushed, terms, segment.k, 0, [&](int64_t begin, int64_t end, int64_t ahead) __attribute__((always_inline)) {
+          add_columns<MR, NV, kFetch>(acc, a + begin * g.a_stride, g.a_stride, end - begin, b + begin * g.b_stride, g.b_stride, g.b_panel,
+                                      ahead * g.b_stride);
+        });
   }
   if (flushed) add_total<MR, NV>(acc, total);
   finish<MR, NV>(acc, g.out, at);
@@ -261,15 +298,18 @@ constexpr int rows_of(int vectors) {
   return vectors == 1 ? kNarrowRows : vectors == 2 ? kRows : kWideRows;
 }
 
-// The tile functions of one width, by rows. Full tiles have one for a stream.
+// The tile functions of one width, by rows: full ones have one for a stream, large ones one for a B that is near.
 template <int NV, class Args, class B>
-WL_INLINE void run_tile(const Args& g, const Place& at, B b, int64_t rows, Stream stream) {
+WL_INLINE void run_tile(const Args& g, const Place& at, B b, int64_t rows, bool near, Stream stream) {
+  constexpr int kMost = rows_of(NV);
   if constexpr (__is_same(Args, BrgemmArgs))
-    if (stream.step > 0 && rows == rows_of(NV)) return tile<rows_of(NV), NV, true>(g, at, b, stream);
+    if (near && stream.step > 0 && rows == kMost) return tile<kMost, NV, Fetch::stream>(g, at, b, stream);
   switch (rows) {
-#define WL_TILE(MR)                                                         \
-  case MR:                                                                  \
-    if constexpr (MR <= rows_of(NV)) tile<MR, NV, false>(g, at, b, stream); \
+#define WL_TILE(MR)                                                      \
+  case MR:                                                               \
+    if constexpr (NV > 1 && MR <= kMost && 3 * MR >= 2 * kMost)          \
+      if (near) return tile<MR, NV, Fetch::nothing>(g, at, b, stream);   \
+    if constexpr (MR <= kMost) tile<MR, NV, Fetch::b>(g, at, b, stream); \
     return;
     WL_TILE(1) WL_TILE(2) WL_TILE(3) WL_TILE(4) WL_TILE(5) WL_TILE(6) WL_TILE(7) WL_TILE(8) WL_TILE(9) WL_TILE(10) WL_TILE(11) WL_TILE(12)
 #undef WL_TILE
@@ -283,23 +323,25 @@ WL_INLINE void run_tiles(const Args& g, const Ahead (&ahead)[2], int64_t terms, 
   const bool wide = kWideRows > 0 && g.n > 3 * kLanes && (terms <= kWideTerms || g.m <= kWideRows);
   const int64_t most = wide ? kWideRows : g.n <= kLanes ? kNarrowRows : kRows;
   const int64_t tiles = (g.m + most - 1) / most, base = g.m / tiles, more = g.m % tiles;
-  const int64_t steps = terms / 2;  // of a tile
+  const int64_t steps = terms / 2;                                                                   // of a tile
+  const bool stays = terms * g.n * 4 <= kNearBytes, streamed = ahead[0].bytes + ahead[1].bytes > 0;  // by callers that use B over and over
   Streams streams(ahead, tiles * div_up(g.n, (wide ? 4 : 2) * kLanes) * steps);
   Place at{0, 0, 0};
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t rows = base + (i < more);
+    const bool near = stays && (i > 0 || streamed);
     for (at.column = 0; at.column < g.n; at.column += at.columns) {
       const int64_t left = g.n - at.column;
       const auto b = b_at(at.column);
       if (kWideRows > 0 && wide && left > 3 * kLanes) {
         at.columns = left < 4 * kLanes ? left : 4 * kLanes;
-        if constexpr (kWideRows > 0) run_tile<4>(g, at, b, rows, streams.next(steps));
+        if constexpr (kWideRows > 0) run_tile<4>(g, at, b, rows, near, streams.next(steps));
       } else if (left > kLanes) {
         at.columns = left < kWidth ? left : kWidth;
-        run_tile<2>(g, at, b, rows, streams.next(steps));
+        run_tile<2>(g, at, b, rows, near, streams.next(steps));
       } else {
         at.columns = left;
-        run_tile<1>(g, at, b, rows, streams.next(steps));
+        run_tile<1>(g, at, b, rows, near, streams.next(steps));
       }
     }
     at.row += rows;

@@ -13,6 +13,12 @@ constexpr int kRows = 14, kRowsThin = 14;
 constexpr int kRows = 6, kRowsThin = 12;
 #endif
 
+// Rows whose numbers are operands of the multiply-adds themselves: see brgemm.cc.
+template <int mr, int nv>
+constexpr int kOperands = !kBroadcastOperands ? 0
+                          : nv == 1           ? mr
+                                              : mr / 3;
+
 template <int mr, int nv>
 void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict c, bool add) {
   f32v sum[mr][nv] = {};
@@ -20,6 +26,7 @@ void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict 
   for (int64_t r = 0; r < t.runs; ++r) {
     const float* a = runs[r].a + t.a_offset;
     const float* b = runs[r].b;
+#pragma GCC unroll 2
     for (int64_t p = 0; p < t.count; ++p) {
       // Rows of `a` lie far apart: no hardware prefetcher follows them.
       __builtin_prefetch(a + 12 * t.a_step);
@@ -29,7 +36,11 @@ void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict 
 #pragma GCC unroll 2
       for (int v = 0; v < nv; ++v) row[v] = load(b + v * kLanes);
 #pragma GCC unroll 16
-      for (int i = 0; i < mr; ++i) {
+      for (int i = 0; i < kOperands<mr, nv>; ++i)
+#pragma GCC unroll 2
+        for (int v = 0; v < nv; ++v) accumulate_at(sum[i][v], a + i, row[v]);
+#pragma GCC unroll 16
+      for (int i = kOperands<mr, nv>; i < mr; ++i) {
         const f32v value = set1(a[i]);
 #pragma GCC unroll 2
         for (int v = 0; v < nv; ++v) accumulate(sum[i][v], value, row[v]);
