@@ -323,8 +323,9 @@ WL_INLINE void run_tiles(const Args& g, const Ahead (&ahead)[2], int64_t terms, 
   const bool wide = kWideRows > 0 && g.n > 3 * kLanes && (terms <= kWideTerms || g.m <= kWideRows);
   const int64_t most = wide ? kWideRows : g.n <= kLanes ? kNarrowRows : kRows;
   const int64_t tiles = (g.m + most - 1) / most, base = g.m / tiles, more = g.m % tiles;
-  const int64_t steps = terms / 2;                                                                   // of a tile
-  const bool stays = terms * g.n * 4 <= kNearBytes, streamed = ahead[0].bytes + ahead[1].bytes > 0;  // by callers that use B over and over
+  const int64_t steps = terms / 2;  // of a tile
+  // B is near after the first row of tiles, and from the start for callers that have something else streamed: they use it over and over.
+  const bool stays = terms * g.n * 4 <= kNearBytes, streamed = ahead[0].bytes + ahead[1].bytes > 0;
   Streams streams(ahead, tiles * div_up(g.n, (wide ? 4 : 2) * kLanes) * steps);
   Place at{0, 0, 0};
   for (int64_t i = 0; i < tiles; ++i) {
