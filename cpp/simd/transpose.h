@@ -59,14 +59,39 @@ constexpr int log2_of(int n) {
 }
 
 // v[i][j] becomes v[j][i].
+#if defined(__AVX__) && WL_VECTOR_BYTES == 32
+// Halves of a vector cross over once, at the end, and by instructions that are quick on every processor: perfect shuffles would do it in
+// every round.
+WL_INLINE void transpose(f32v (&v)[8]) {
+  const auto low = [](f32v a, f32v b) { return (f32v)_mm256_unpacklo_ps((__m256)a, (__m256)b); };
+  const auto high = [](f32v a, f32v b) { return (f32v)_mm256_unpackhi_ps((__m256)a, (__m256)b); };
+  const auto low_pairs = [](f32v a, f32v b) { return (f32v)_mm256_unpacklo_pd((__m256d)a, (__m256d)b); };
+  const auto high_pairs = [](f32v a, f32v b) { return (f32v)_mm256_unpackhi_pd((__m256d)a, (__m256d)b); };
+  f32v w[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {  // 4x4 in each half
+    const f32v a = low(v[i], v[i + 1]), b = low(v[i + 2], v[i + 3]), c = high(v[i], v[i + 1]), d = high(v[i + 2], v[i + 3]);
+    w[i] = low_pairs(a, b), w[i + 1] = high_pairs(a, b), w[i + 2] = low_pairs(c, d), w[i + 3] = high_pairs(c, d);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[i] = (f32v)_mm256_insertf128_ps((__m256)w[i], _mm256_castps256_ps128((__m256)w[i + 4]), 1);
+    v[i + 4] = (f32v)_mm256_blend_ps(_mm256_castps128_ps256(_mm256_extractf128_ps((__m256)w[i], 1)), (__m256)w[i + 4], 0xf0);
+  }
+}
+#else
 WL_INLINE void transpose(f32v (&v)[kLanes]) {
   perfect_shuffles<kLanes, log2_of(kLanes)>(v);
 }
+#endif
 
 // The lanes of n vectors in turn: number i of vector j becomes number i * n + j of the row.
 template <int n>
 WL_INLINE void interleave(f32v (&v)[n]) {
-  perfect_shuffles<n, log2_of(n)>(v);
+  if constexpr (n == kLanes)
+    transpose(v);
+  else
+    perfect_shuffles<n, log2_of(n)>(v);
 }
 
 }  // namespace
