@@ -19,6 +19,8 @@ constexpr int kOperands = !kBroadcastOperands ? 0
                           : nv == 1           ? mr
                                               : mr / 3;
 
+constexpr int64_t kPixelsAhead = 12;
+
 template <int mr, int nv>
 void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict c, bool add) {
   f32v sum[mr][nv] = {};
@@ -26,28 +28,34 @@ void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict 
   for (int64_t r = 0; r < t.runs; ++r) {
     const float* a = runs[r].a + t.a_offset;
     const float* b = runs[r].b;
+    // Rows of `a` lie far apart: no hardware prefetcher follows them. The very last ask for nothing: past the end there may be pages that
+    // nobody has touched, and processors look for such a page anew each time, for hundreds of cycles.
+    const int64_t asking = r + 1 < t.runs ? t.count : t.count - kPixelsAhead;
+    int64_t p = 0;
+    for (int last = 0; last < 2; ++last) {
+      const int64_t far = last ? 0 : kPixelsAhead * t.a_step, end = last ? t.count : asking;
 #pragma GCC unroll 2
-    for (int64_t p = 0; p < t.count; ++p) {
-      // Rows of `a` lie far apart: no hardware prefetcher follows them.
-      __builtin_prefetch(a + 12 * t.a_step);
-      __builtin_prefetch(a + 12 * t.a_step + mr - 1);
-      __builtin_prefetch(ahead, 0, 2);
-      f32v row[nv];
+      for (; p < end; ++p) {
+        __builtin_prefetch(a + far);
+        __builtin_prefetch(a + far + mr - 1);
+        __builtin_prefetch(ahead, 0, 2);
+        f32v row[nv];
 #pragma GCC unroll 2
-      for (int v = 0; v < nv; ++v) row[v] = load(b + v * kLanes);
+        for (int v = 0; v < nv; ++v) row[v] = load(b + v * kLanes);
 #pragma GCC unroll 16
-      for (int i = 0; i < kOperands<mr, nv>; ++i)
+        for (int i = 0; i < kOperands<mr, nv>; ++i)
 #pragma GCC unroll 2
-        for (int v = 0; v < nv; ++v) accumulate_at(sum[i][v], a + i, row[v]);
+          for (int v = 0; v < nv; ++v) accumulate_at(sum[i][v], a + i, row[v]);
 #pragma GCC unroll 16
-      for (int i = kOperands<mr, nv>; i < mr; ++i) {
-        const f32v value = set1(a[i]);
+        for (int i = kOperands<mr, nv>; i < mr; ++i) {
+          const f32v value = set1(a[i]);
 #pragma GCC unroll 2
-        for (int v = 0; v < nv; ++v) accumulate(sum[i][v], value, row[v]);
+          for (int v = 0; v < nv; ++v) accumulate(sum[i][v], value, row[v]);
+        }
+        a += t.a_step;
+        b += t.b_step;
+        ahead += t.ahead.step;
       }
-      a += t.a_step;
-      b += t.b_step;
-      ahead += t.ahead.step;
     }
   }
   const int tail = n - (nv - 1) * kLanes;  // columns of the last vector
