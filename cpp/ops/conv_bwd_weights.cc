@@ -35,8 +35,9 @@ enum class Form { direct, merged, patch };
 
 // One direct backward-weights pass, decided from shape, strides and the widths of the kernel.
 struct Sweep {
-  ConvShape s;  // with pictures of a plain 1x1 flattened to one row of pixels
+  ConvShape s;  // with pictures of a plain 1x1, and those that have one output pixel, flattened to one row of pixels
   int64_t x_image, x_row, x_col, dy_image, dy_row, dy_col;
+  bool single = false;  // each picture has one output pixel
   Form form;
   bool copy;     // x goes through a padded copy
   bool swapped;  // patch form: output channels are the rows of a tile, the patch its columns
@@ -47,6 +48,7 @@ struct Sweep {
   int64_t parts;
   int64_t blocks_m, blocks_y, blocks_n;  // of the product per group: cuts of `run`, of taps_y, of the output channels
   bool pack;                             // dy through a packed panel
+  bool dy_gapless;                       // all rows of a chunk of dy are one row of pixels
   bool spread_x;  // x through a copy, normalised or with a better distance between its pixels where each is read several times
 
   int64_t product_rows() const { return taps_y * taps_x * run; }
@@ -56,7 +58,7 @@ struct Sweep {
   int64_t copy_columns() const { return (piece_columns() - 1) * s.sw + s.kw; }
   int64_t copy_step() const { return s.ic * (form == Form::patch ? s.kh : 1); }  // between input columns of the copy
   int64_t block_rows() const { return div_up(run, blocks_m); }
-  int64_t x_step() const { return s.sw * (copy ? copy_step() : x_col); }       // between the inputs of neighbouring pixels
+  int64_t x_step() const { return single ? x_image : s.sw * (copy ? copy_step() : x_col); }  // between the inputs of neighbouring pixels
   int64_t spread_step() const { return (div_up(block_rows(), 16) | 1) * 16; }  // the same in the copy of x: an odd number of cache lines
   bool own_layout() const { return form == Form::patch; }                      // partial sums are not in dw's order
 };
@@ -83,10 +85,14 @@ Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, bool n
   if (flat(s, x, dy)) {
     s.ow = s.iw = s.n * s.oh * s.ow;
     s.n = s.ih = s.oh = 1;
+  } else if (s.oh == 1 && s.ow == 1) {
+    w.single = true;
+    w.dy_col = w.dy_image;
+    s.ow = s.n, s.n = 1;
   }
 
   constexpr int64_t kThinChannels = 16, kShortRun = 8;
-  const bool mergeable = s.g == 1 && s.dilw == 1 && s.kw > 1 && s.ic <= kThinChannels;
+  const bool mergeable = !w.single && s.g == 1 && s.dilw == 1 && s.kw > 1 && s.ic <= kThinChannels;
   w.form = !mergeable ? Form::direct : s.kw * s.ic < kShortRun && s.kh > 1 ? Form::patch : Form::merged;
   const bool inside = s.pad_left == 0 && (s.ow - 1) * s.sw + s.kw <= s.iw;
   w.copy = w.form == Form::patch || (w.form == Form::merged && !(inside && w.x_col == s.ic));
@@ -125,8 +131,9 @@ Sweep sweep_of(const ConvShape& shape, const Tensor& x, const Tensor& dy, bool n
       break;
   }
   const int64_t uses = div_up(w.run, w.blocks_m * k.rows) * div_up(w.taps_y, w.blocks_y) * w.taps_x;  // of a panel of dy
+  w.dy_gapless = w.pieces == 1 && (s.oh == 1 || w.dy_row == s.ow * w.dy_col) && (s.n == 1 || w.dy_image == s.oh * s.ow * w.dy_col);
   w.pack = !w.swapped && (s.ocg() % lanes != 0 || uses >= 8);
-  const bool crowded = w.x_step() % kCrowded == 0 && w.x_step() > kCrowded && w.form == Form::direct && s.taps() == 1;
+  const bool crowded = w.x_step() % kCrowded == 0 && w.x_step() > kCrowded && w.form == Form::direct && s.taps() == 1 && s.ow > 1;
   w.spread_x = normalises || (crowded && w.block_rows() > k.rows && s.ocg() / w.blocks_n >= 2 * k.columns);
   return w;
 }
@@ -247,8 +254,10 @@ void copy_chunk(const Sweep& w, const Chunk& c, const float* x, float* to) {
 
 void fill_rows(const Sweep& w, const Chunk& c, Row* rows) {
   const ConvShape& s = w.s;
-  for (int64_t r = 0; r < c.rows(); ++r) {
-    const int64_t image = (c.begin + r) / s.oh, oy = (c.begin + r) % s.oh, top = oy * s.sh - s.pad_top;
+  int64_t image = c.begin / s.oh, oy = c.begin % s.oh;
+  for (int64_t r = 0; r < c.rows(); ++r, ++oy) {
+    if (oy == s.oh) ++image, oy = 0;
+    const int64_t top = oy * s.sh - s.pad_top;
     rows[r].top = top;
     rows[r].dy = image * w.dy_image + oy * w.dy_row;
     if (!w.copy)
@@ -264,7 +273,10 @@ void fill_runs(const Sweep& w, const Chunk& c, const Row* rows, int64_t ky, int6
                OuterRun* runs) {
   const ConvShape& s = w.s;
   Range columns{c.left, c.right};
-  if (w.form == Form::direct) {
+  if (w.single) {
+    const int64_t ix = kx * s.dilw - s.pad_left;
+    if (ix < 0 || ix >= s.iw) columns.end = columns.begin;
+  } else if (w.form == Form::direct) {
     const Range valid = conv_valid(s.ow, s.iw, s.sw, s.pad_left, kx * s.dilw);
     columns = {max_of(c.left, valid.begin), max_of(max_of(c.left, valid.begin), min_of(c.right, valid.end))};
   }
@@ -304,7 +316,7 @@ void spread_x(const Sweep& w, const Kernels& kernels, const BatchNorm* norm, con
 // What the next chunk reads, if it is memory in a row: a 1x1 with all channels of its pixels. Elsewhere each pixel is used often enough for
 // the time that it takes to come.
 void point_ahead(const Sweep& w, const Block& b, const Chunk& next, Ahead (&ahead)[2]) {
-  if (w.s.taps() > 1 || w.copy || w.s.sw > 1 || w.s.g > 1 || next.rows() > 1) return;
+  if (w.s.taps() > 1 || w.copy || w.single || w.s.sw > 1 || w.s.g > 1 || next.rows() > 1) return;
   const auto pixels = [&](const float* from, int64_t row, int64_t col) {
     return Ahead{from + next.begin * row + next.left * col, next.columns() * col * int64_t(sizeof(float))};
   };
@@ -322,10 +334,12 @@ void add_chunk(const Sweep& w, const Kernels& kernels, const BatchNorm* norm, co
   Streams streams(ahead, div_up(b.m.size(), k.rows) * div_up(b.n.size(), k.columns) * c.rows() * c.columns());
   for (int64_t o = b.n.begin; o < b.n.end; o += k.columns) {
     const int n = int(min_of(k.columns, b.n.end - o));
-    if (w.pack)
-      for (int64_t r = 0; r < c.rows(); ++r)
-        k.pack(c.columns(), n, k.columns, b.dy + o + t.rows[r].dy + c.left * w.dy_col, w.dy_col, t.panel + r * c.columns() * k.columns,
-               k.columns);
+    if (w.pack) {
+      const int64_t together = w.dy_gapless ? c.rows() : 1;  // rows
+      for (int64_t r = 0; r < c.rows(); r += together)
+        k.pack(together * c.columns(), n, k.columns, b.dy + o + t.rows[r].dy + c.left * w.dy_col, w.dy_col,
+               t.panel + r * c.columns() * k.columns, k.columns);
+    }
     OuterTile tile{};
     tile.a_step = w.spread_x ? w.spread_step() : w.x_step();
     tile.b_step = w.pack ? k.columns : w.dy_col;
@@ -334,10 +348,14 @@ void add_chunk(const Sweep& w, const Kernels& kernels, const BatchNorm* norm, co
     for (int64_t ky = b.y.begin; ky < b.y.end; ++ky)
       for (int64_t kx = 0; kx < w.taps_x; ++kx) {
         fill_runs(w, c, t.rows, ky, kx, x, w.pack ? t.panel : b.dy + o, &tile, t.runs);
-        if (add && tile.runs == 0) continue;
+        float* sum = b.sum + (ky * w.taps_x + kx) * w.run * w.s.oc + o;
+        if (tile.runs == 0) {  // a tap that meets no pixel: whole rows of zeros
+          for (int64_t i = b.m.begin; i < b.m.end && !add && o == b.n.begin; ++i)
+            memset(sum + i * w.s.oc, 0, size_t(b.n.size()) * sizeof(float));
+          continue;
+        }
         if (w.spread_x)
           for (int64_t r = 0; r < tile.runs; ++r) t.runs[r].a = t.spread + r * tile.count * w.spread_step() - b.m.begin;
-        float* sum = b.sum + (ky * w.taps_x + kx) * w.run * w.s.oc + o;
         for (int64_t i = 0; i < tiles; ++i) {
           const Range m = piece(b.m.size(), tiles, i);
           tile.a_offset = b.m.begin + m.begin;
@@ -392,7 +410,7 @@ void run_direct(const Run& r, const Kernels& kernels, const ConvShape& shape, co
   const ConvShape& s = w.s;
   float* sums = reinterpret_cast<float*>(r.workspace);
   float* scratch = sums + sums_elements(w);
-  parallel_for(r, w.tasks(), 0.03 * shape.macs(), [&](int64_t task, int thread) {
+  parallel_for(r, w.tasks(), 0.03 * shape.macs() + 0.3 * double(w.parts * w.elements()), [&](int64_t task, int thread) {
     const int64_t ni = task % w.blocks_n, yi = task / w.blocks_n % w.blocks_y, mi = task / (w.blocks_n * w.blocks_y) % w.blocks_m;
     const int64_t group = task / (w.blocks_n * w.blocks_y * w.blocks_m) % s.g, part = task / (w.blocks_n * w.blocks_y * w.blocks_m * s.g);
     // Blocks of output channels are cut between tiles.
