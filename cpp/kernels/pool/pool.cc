@@ -1,74 +1,17 @@
 #include "kernels/pool/pool.h"
 
+#include "kernels/pool/taps.h"
+#include "kernels/pool/thin.h"
 #include "simd/simd.h"
 
 namespace wl {
 namespace WL_ISA {
 namespace {
 
-// --- indices: i32 lanes in registers, u8 or i32 in memory ---
-WL_INLINE i32v set1_index(int64_t a) {
-  return (int32_t)a - i32v{};
-}
-
-template <bool tail>
-WL_INLINE i32v load_index(const uint8_t* p, int lanes) {
-  return tail ? load_u8_partial(p, lanes) : load_u8(p);
-}
-template <bool tail>
-WL_INLINE i32v load_index(const int32_t* p, int lanes) {
-  return bits(load_lanes<tail>(reinterpret_cast<const float*>(p), lanes));
-}
-template <bool tail>
-WL_INLINE void store_index(uint8_t* p, i32v index, int lanes) {
-  if (tail)
-    store_u8_partial(p, index, lanes);
-  else
-    store_u8(p, index);
-}
-template <bool tail>
-WL_INLINE void store_index(int32_t* p, i32v index, int lanes) {
-  store_lanes<tail>(reinterpret_cast<float*>(p), from_bits(index), lanes);
-}
-
-WL_INLINE i32v load_index_between(i32v v, const uint8_t* p, int first, int n) {
-  return load_u8_between(v, p, first, n);
-}
-WL_INLINE i32v load_index_between(i32v v, const int32_t* p, int first, int n) {
-  return bits(load_between(from_bits(v), reinterpret_cast<const float*>(p), first, n));
-}
-WL_INLINE void store_index_between(uint8_t* p, i32v index, int first, int n) {
-  store_u8_between(p, index, first, n);
-}
-WL_INLINE void store_index_between(int32_t* p, i32v index, int first, int n) {
-  store_between(reinterpret_cast<float*>(p), from_bits(index), first, n);
-}
-
 // Columns of at most kHalf channels share a vector in pairs, where lanes can be masked anywhere.
 constexpr int kHalf = kLanes / 2;
 constexpr bool kPairs = WL_VECTOR_BYTES == 64;
 constexpr uint8_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-
-// --- the taps of one output column ---
-WL_INLINE int64_t ceil_div(int64_t a, int64_t b) {
-  return a <= 0 ? -(-a / b) : (a + b - 1) / b;
-}
-WL_INLINE int64_t clamp(int64_t v, int64_t low, int64_t high) {
-  return v < low ? low : v > high ? high : v;
-}
-
-struct Taps {
-  int64_t begin, end;
-};
-WL_INLINE Taps taps_inside(int64_t at, int64_t taps, int64_t dilation, int64_t width) {
-  if (at >= 0 && at + (taps - 1) * dilation < width) return {0, taps};
-  if (dilation == 1) {  // a division takes as long as a column
-    const int64_t begin = clamp(-at, 0, taps);
-    return {begin, clamp(width - at, begin, taps)};
-  }
-  const int64_t begin = clamp(ceil_div(-at, dilation), 0, taps);
-  return {begin, clamp(ceil_div(width - at, dilation), begin, taps)};
-}
 
 // How many columns from p on have all their taps inside, at stride 1 and without gaps between pixels: they are computed as one column of
 // so many times the channels. Else 1.
@@ -79,14 +22,6 @@ WL_INLINE int64_t columns_together(const PoolRow& w, int64_t p, const Taps& taps
 }
 
 // --- maximum ----------------------------------------------------------------------------------------------------------------------------
-// `v` takes the place of `best` where it is larger, and where it is the first NaN.
-WL_INLINE i32v wins(f32v v, f32v best) {
-  return (v > best) | ((v != v) & (best == best));
-}
-WL_INLINE i32v select_index(i32v mask, i32v a, i32v b) {
-  return (a & mask) | (b & ~mask);
-}
-
 // nv vectors of channels of one window of kh x kw taps (0: known only at run time), from x (its first tap inside the picture).
 template <int nv, int kh, int kw, bool tail, class Index>
 WL_INLINE void max_lanes(const float* x, int64_t x_row, int64_t x_tap, int64_t rows, int64_t taps, int64_t first, int64_t index_row,
@@ -166,6 +101,8 @@ WL_INLINE void max_pair(const PoolRow& w, const float* x, int64_t p, float* y, I
 
 template <class Index>
 WL_INLINE void max_any(const PoolRow& w, const float* x, float* y, Index* index) {
+  // At stride 1 long rows fill vectors by themselves, and few taps are gone through at once.
+  if ((w.stride > 1 || w.taps > 3 || w.columns < 32) && thin(w, 16)) return thin_max(w, x, y, index);
   const int64_t shape = w.rows == w.taps ? w.taps : 0;
   const bool gapless = w.x_col == w.channels && w.y_col == w.channels && (!index || w.index_col == w.channels);
   const bool pairs = kPairs && w.channels <= kHalf && !(gapless && w.stride == 1);
@@ -240,6 +177,7 @@ WL_INLINE void tile_pairs(const PoolRow& w, int64_t columns, const float* dy, co
 
 template <class Index>
 void max_bwd_tiles(const PoolRow& w, const float* dy, const Index* index, float* dx) {
+  if (w.channels == 1 && w.width >= 2 * kLanes) return thin_max_bwd_tiles(w, dy, index, dx);
   int64_t p = 0;
   if (kPairs && w.channels <= kHalf && w.x_col == w.channels && w.rows == 2 && w.taps == 2) {
     p = w.width / 2 < w.columns ? w.width / 2 : w.columns;
@@ -325,6 +263,7 @@ WL_INLINE void gather_column(const PoolGather& g, const Outputs& o, int64_t chan
 template <class Index>
 void max_bwd_row(const PoolGather& g, const float* dy, const Index* index, float* dx) {
   const bool gapless = g.dy_col == g.channels && g.index_col == g.channels && g.dx_col == g.channels;
+  if (thin(g, gapless)) return thin_max_bwd(g, dy, index, dx);
   for_each_column(
       g, gapless, [&](int64_t i, int64_t channels, const Outputs& o) __attribute__((always_inline)) {
         float* to = dx + i * g.dx_col;
@@ -377,6 +316,7 @@ WL_INLINE void average_column(const PoolRow& w, const float* x, Taps taps, int64
 }
 
 void average_row(const PoolRow& w, const float* x, float divisor, bool inside, float* y) {
+  if (w.stride > 1 && thin(w, 64)) return thin_average(w, x, divisor, inside, y);
   const int64_t shape = w.rows == w.taps ? w.taps : 0;
   const bool gapless = w.x_col == w.channels && w.y_col == w.channels;
   for (int64_t p = 0, together; p < w.columns; p += together) {
@@ -426,6 +366,7 @@ WL_INLINE void average_bwd_column(const PoolGather& g, const Outputs& o, int64_t
 
 void average_bwd_row(const PoolGather& g, const float* dy, float scale, bool inside, bool accumulate, float* dx) {
   const bool gapless = !inside && g.dy_col == g.channels && g.dx_col == g.channels;  // `inside`: a factor of its own for each output
+  if (thin(g, gapless)) return thin_average_bwd(g, dy, scale, inside, accumulate, dx);
   for_each_column(
       g, gapless, [&](int64_t i, int64_t channels, const Outputs& o) __attribute__((always_inline)) {
         float* to = dx + i * g.dx_col;
