@@ -6,12 +6,11 @@
 
 namespace wl {
 
-// scale = gamma / sqrt(var + eps), shift = beta; gamma and beta may be null.
+// scale = gamma / sqrt(var + eps), shift = beta; gamma and beta may be null. In loops that the compiler makes vectors of.
 inline void scale_and_shift(int64_t c, const float* var, const float* gamma, const float* beta, float eps, float* scale, float* shift) {
-  for (int64_t i = 0; i < c; ++i) {
-    scale[i] = (gamma ? gamma[i] : 1.0f) / __builtin_sqrtf(var[i] + eps);
-    shift[i] = beta ? beta[i] : 0.0f;
-  }
+  for (int64_t i = 0; i < c; ++i) scale[i] = __builtin_sqrtf(var[i] + eps);
+  for (int64_t i = 0; i < c; ++i) scale[i] = (gamma ? gamma[i] : 1.0f) / scale[i];
+  for (int64_t i = 0; i < c; ++i) shift[i] = beta ? beta[i] : 0.0f;
 }
 
 struct BatchNorm {
