@@ -35,7 +35,7 @@ class BatchGradient final : public Gathering {
   void combine(const Run& run) const override {
     const CombiningTime combining(run);
     for (int64_t c = 0; c < 2 * channels_; ++c) sums_[c] = 0;
-    kernels_.columns(ReduceKind::sum, parts_, 2 * channels_, memory_, 2 * channels_, sums_);
+    kernels_.columns(ReduceKind::sum, 1, parts_, 2 * channels_, memory_, 0, 2 * channels_, sums_);
   }
 
   const ReduceKernels& kernels_;

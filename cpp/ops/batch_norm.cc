@@ -195,7 +195,7 @@ void run_grad(const Step& s, const Run& r) {
       });
     });
     const CombiningTime combining(r);
-    r.kernels->reduce->columns(ReduceKind::sum, partials, 2 * c, partial, 2 * c, sum_g);
+    r.kernels->reduce->columns(ReduceKind::sum, 1, partials, 2 * c, partial, 0, 2 * c, sum_g);
   }
   grad_scales(c, var, gamma, sum_g, sum_gx, eps, (float)view.rows, a, b, shift, dgamma ? dgamma->f32() : nullptr);
   if (dbeta) memcpy(dbeta->f32(), sum_g, (size_t)c * sizeof(float));

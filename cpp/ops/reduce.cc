@@ -4,6 +4,8 @@
 // not depend on its batch. Pieces are combined in order.
 #include "kernels/reduce/reduce.h"
 
+#include <string.h>
+
 #include "ops/axes.h"
 #include "ops/check.h"
 #include "ops/combining_time.h"
@@ -15,6 +17,9 @@ constexpr int64_t kPiece = 65536;       // elements of a piece
 constexpr int64_t kSegment = 4096;      // longest run that one kernel call sums into one number
 constexpr int64_t kColumnBlock = 2048;  // outputs side by side that one task accumulates
 constexpr int64_t kMostPieces = 256;
+constexpr int64_t kRowsPerCall = 64;   // of the kernel that sums along rows
+constexpr int64_t kRowsEnough = 32;    // to keep it busy
+constexpr int64_t kSideBySide = 1024;  // elements, of rows of outputs beside each other, that are enough for memory
 
 // The axes of x as kept and reduced ones, each as joint axes; the axis along which x has stride 1 is taken apart, together with those
 // before it that continue it.
@@ -98,6 +103,12 @@ double combine(ReduceKind kind, double a, double b) {
   if (kind != ReduceKind::max) return a + b;
   return b > a || b != b ? b : a;
 }
+void combine_each(ReduceKind kind, int64_t n, const float* with, double* values) {
+  if (kind == ReduceKind::max)
+    for (int64_t i = 0; i < n; ++i) values[i] = combine(ReduceKind::max, values[i], (double)with[i]);
+  else
+    for (int64_t i = 0; i < n; ++i) values[i] += (double)with[i];
+}
 double neutral(ReduceKind kind) {
   return kind == ReduceKind::max ? -(double)__builtin_inf() : 0.0;
 }
@@ -118,47 +129,61 @@ void choose(const Step& s, const Kernels&, int, Choice* choice) {
 // x has stride 1 along a reduced axis: segments of it become numbers, which are added in double.
 void run_along(const Step& s, const Run& r, const Plan& p, ReduceKind kind, double count) {
   const Tensor &x = *s.in[0], &y = *s.out[0];
-  const int64_t all = p.rows * p.segments, per_task = p.pieces > 1 ? 1 : max_of(1, kTaskElements / (p.rows * p.length));
+  const ReduceKernels& kernels = *r.kernels->reduce;
+  const int64_t x_stride = p.kept.stride[1][p.kept.rank - 1], y_stride = p.kept.stride[0][p.kept.rank - 1];
+  const int64_t x_row = p.reduced.stride[0][p.reduced.rank - 1], all = p.rows * p.segments;
+  // A kernel call takes one row each of several outputs or several rows of one: whichever fills it better, else those that lie closer. Bits
+  // do not depend on it.
+  const int64_t outputs_there = min_of(p.kept.extent[p.kept.rank - 1], kRowsEnough);
+  const int64_t rows_there = p.segments > 1 ? 1 : min_of(p.reduced.extent[p.reduced.rank - 1], kRowsEnough);
+  const bool beside = outputs_there == rows_there ? x_stride < x_row : outputs_there > rows_there;
+  const int64_t least = beside ? max_of(1, min_of(kRowsEnough, kSideBySide / p.length)) : 1;
+  const int64_t per_task = max_of(least, p.pieces > 1 ? 1 : kTaskElements / (p.rows * p.length));
   double* partial = reinterpret_cast<double*>(r.workspace);
-  Axes<1> grid = p.reduced;  // rows and their segments
-  const auto piece_value = [&](int64_t offset, int64_t which) {
-    double value = neutral(kind);
+  const auto add_piece = [&](int64_t n, const float* first, int64_t which, double* values) {
+    for (int64_t j = 0; j < n; ++j) values[j] = neutral(kind);
     const Range range = piece(all, p.pieces, which);
     for (int64_t begin = range.begin; begin < range.end;) {
       const int64_t segment = begin % p.segments, row = begin / p.segments, length = min_of(kSegment, p.length - segment * kSegment);
-      const int64_t most = p.segments == 1 ? range.end - begin : 1;  // rows that one call may take together
-      for_each_run(grid, row, row + most, [&](int64_t rows, const int64_t* at) {
-        float sums[64];
-        for (int64_t i = 0; i < rows; i += 64) {
-          const int64_t n = min_of(64, rows - i), stride = grid.stride[0][grid.rank - 1];
-          r.kernels->reduce->rows(kind, n, length, x.f32() + offset + at[0] + i * stride + segment * kSegment, stride, sums);
-          for (int64_t j = 0; j < n; ++j) value = combine(kind, value, (double)sums[j]);
+      const int64_t most = p.segments == 1 ? range.end - begin : 1;  // rows that may be taken together
+      for_each_run(p.reduced, row, row + most, [&](int64_t rows, const int64_t* at) {
+        const float* from = first + at[0] + segment * kSegment;
+        const int64_t step = beside ? 1 : kRowsPerCall;
+        float sums[kRowsPerCall];
+        for (int64_t i = 0; i < rows; i += step, from += step * x_row) {
+          const int64_t m = beside ? n : min_of(step, rows - i);
+          kernels.rows(kind, m, length, from, beside ? x_stride : x_row, sums);
+          if (beside)
+            combine_each(kind, m, sums, values);
+          else
+            for (int64_t j = 0; j < m; ++j) values[0] = combine(kind, values[0], (double)sums[j]);
         }
       });
       begin += most;
     }
-    return value;
-  };
-  const int64_t last = p.kept.rank - 1, x_stride = p.kept.stride[1][last], y_stride = p.kept.stride[0][last];
-  const auto one_row_each = [&](int64_t n, const float* from, float* to) {  // outputs that are a single segment
-    float sums[64];
-    for (int64_t i = 0; i < n; i += 64) {
-      const int64_t m = min_of(64, n - i);
-      r.kernels->reduce->rows(kind, m, p.length, from + i * x_stride, x_stride, sums);
-      for (int64_t j = 0; j < m; ++j) to[(i + j) * y_stride] = finish(kind, combine(kind, neutral(kind), (double)sums[j]), count);
-    }
   };
   parallel_for(r, div_up(p.outputs, per_task) * p.pieces, 0.3 * (double)x.elements(), [&](int64_t task, int) {
-    const int64_t which = task % p.pieces, first = task / p.pieces * per_task;
-    int64_t output = first;
-    for_each_run(p.kept, first, min_of(p.outputs, first + per_task), [&](int64_t n, const int64_t* offset) {
-      if (all == 1) return one_row_each(n, x.f32() + offset[1], y.f32() + offset[0]);
-      for (int64_t i = 0; i < n; ++i, ++output) {
-        const double value = piece_value(offset[1] + i * x_stride, which);
+    const int64_t which = task % p.pieces, begin = task / p.pieces * per_task;
+    int64_t output = begin;
+    for_each_run(p.kept, begin, min_of(p.outputs, begin + per_task), [&](int64_t count_of_run, const int64_t* offset) {
+      const float* from = x.f32() + offset[1];
+      float* to = y.f32() + offset[0];
+      const int64_t step = beside ? kRowsPerCall : 1;
+      for (int64_t i = 0; i < count_of_run; i += step, from += step * x_stride, to += step * y_stride, output += step) {
+        const int64_t n = min_of(step, count_of_run - i);
+        if (all == 1) {
+          float sums[kRowsPerCall];
+          kernels.rows(kind, n, p.length, from, x_stride, sums);
+          const float divisor = kind == ReduceKind::mean ? (float)count : 1.0f;
+          for (int64_t j = 0; j < n; ++j) to[j * y_stride] = sums[j] / divisor;
+          continue;
+        }
+        double values[kRowsPerCall];
+        add_piece(n, from, which, values);
         if (p.pieces > 1)
-          partial[output * p.pieces + which] = value;
+          for (int64_t j = 0; j < n; ++j) partial[(output + j) * p.pieces + which] = values[j];
         else
-          y.f32()[offset[0] + i * y_stride] = finish(kind, value, count);
+          for (int64_t j = 0; j < n; ++j) to[j * y_stride] = finish(kind, values[j], count);
       }
     });
   });
@@ -178,47 +203,49 @@ void run_across(const Step& s, const Run& r, const Plan& p, ReduceKind kind, dou
   const Tensor &x = *s.in[0], &y = *s.out[0];
   const int64_t c = p.length, blocks = div_up(c, kColumnBlock);
   const int64_t per_task = p.pieces > 1 ? 1 : max_of(1, kTaskElements / (p.rows * min_of(c, kColumnBlock)));
+  const int64_t y_group = p.kept.stride[0][p.kept.rank - 1], x_group = p.kept.stride[1][p.kept.rank - 1];
   float* partial = reinterpret_cast<float*>(r.workspace);
   const auto clear = [&](float* acc, int64_t n) {
     for (int64_t i = 0; i < n; ++i) acc[i] = (float)neutral(kind);
   };
-  const auto write = [&](const float* acc, int64_t n, int64_t y_offset, int64_t column) {
-    float* to = y.f32() + y_offset + column * p.y_stride;
+  const auto write_row = [&](const float* acc, int64_t n, float* to) {
     const float divisor = kind == ReduceKind::mean ? (float)count : 1.0f;
     for (int64_t i = 0; i < n; ++i) to[i * p.y_stride] = acc[i] / divisor;
   };
-  const auto each_output = [&](int64_t first, int64_t end, auto body) {
-    int64_t output = first;
-    for_each_run(p.kept, first, end, [&](int64_t n, const int64_t* offset) {
-      const int64_t last = p.kept.rank - 1;
-      for (int64_t i = 0; i < n; ++i, ++output)
-        body(output, offset[0] + i * p.kept.stride[0][last], offset[1] + i * p.kept.stride[1][last]);
-    });
+  const auto write = [&](const float* acc, int64_t groups, int64_t width, float* to) {
+    if (y_group == width * p.y_stride) return write_row(acc, groups * width, to);
+    for (int64_t g = 0; g < groups; ++g) write_row(acc + g * width, width, to + g * y_group);
   };
   parallel_for(r, div_up(p.outputs, per_task) * p.pieces * blocks, 0.3 * (double)x.elements(), [&](int64_t task, int) {
     const int64_t column = task % blocks * kColumnBlock, width = min_of(kColumnBlock, c - column);
     const int64_t which = task / blocks % p.pieces, first = task / blocks / p.pieces * per_task;
     const Range range = piece(p.rows, p.pieces, which);
-    each_output(first, min_of(p.outputs, first + per_task), [&](int64_t output, int64_t y_offset, int64_t x_offset) {
+    for_each_run(p.kept, first, min_of(p.outputs, first + per_task), [&](int64_t n, const int64_t* offset) {
       float acc[kColumnBlock];
-      clear(acc, width);
-      for_each_run(p.reduced, range.begin, range.end, [&](int64_t rows, const int64_t* at) {
-        r.kernels->reduce->columns(kind, rows, width, x.f32() + x_offset + at[0] + column, p.reduced.stride[0][p.reduced.rank - 1], acc);
-      });
-      if (p.pieces == 1) return write(acc, width, y_offset, column);
-      float* to = partial + (output * p.pieces + which) * c + column;
-      for (int64_t i = 0; i < width; ++i) to[i] = acc[i];
+      const int64_t together = kColumnBlock / width;
+      for (int64_t i = 0; i < n; i += together) {
+        const int64_t groups = min_of(together, n - i);
+        const float* from = x.f32() + offset[1] + i * x_group + column;
+        clear(acc, groups * width);
+        for_each_run(p.reduced, range.begin, range.end, [&](int64_t rows, const int64_t* at) {
+          r.kernels->reduce->columns(kind, groups, rows, width, from + at[0], x_group, p.reduced.stride[0][p.reduced.rank - 1], acc);
+        });
+        if (p.pieces == 1)
+          write(acc, groups, width, y.f32() + offset[0] + i * y_group + column * p.y_stride);
+        else  // a task has one output
+          memcpy(partial + (first * p.pieces + which) * c + column, acc, (size_t)width * sizeof(float));
+      }
     });
   });
   if (p.pieces == 1) return;
   const CombiningTime combining(r);
   parallel_for(r, p.outputs * blocks, 0.3 * (double)(p.outputs * p.pieces * c), [&](int64_t task, int) {
-    const int64_t column = task % blocks * kColumnBlock, width = min_of(kColumnBlock, c - column);
-    each_output(task / blocks, task / blocks + 1, [&](int64_t output, int64_t y_offset, int64_t) {
+    const int64_t column = task % blocks * kColumnBlock, width = min_of(kColumnBlock, c - column), output = task / blocks;
+    for_each_run(p.kept, output, output + 1, [&](int64_t, const int64_t* offset) {
       float acc[kColumnBlock];
       clear(acc, width);
-      r.kernels->reduce->columns(kind, p.pieces, width, partial + output * p.pieces * c + column, c, acc);
-      write(acc, width, y_offset, column);
+      r.kernels->reduce->columns(kind, 1, p.pieces, width, partial + output * p.pieces * c + column, 0, c, acc);
+      write(acc, 1, width, y.f32() + offset[0] + column * p.y_stride);
     });
   });
 }

@@ -113,13 +113,13 @@ void run_grad(const Step& s, const Run& r) {
         for (int64_t i = 0; i < lines; ++i)
           eltwise.unary_grad(kind, alpha, beta, length, saved.f32() + offset[2] + (begin + i) * view.row_stride(2),
                              dy.f32() + offset[1] + (begin + i) * view.row_stride(1), to + i * view.row_stride(0));
-        r.kernels->reduce->columns(ReduceKind::sum, n, c, to, view.row_stride(0), own);
+        r.kernels->reduce->columns(ReduceKind::sum, 1, n, c, to, 0, view.row_stride(0), own);
       }
     });
   });
   const CombiningTime combining(r);
   for (int64_t i = 0; i < c; ++i) sums[i] = 0.0f;
-  r.kernels->reduce->columns(ReduceKind::sum, tasks, c, partial, c, sums);
+  r.kernels->reduce->columns(ReduceKind::sum, 1, tasks, c, partial, 0, c, sums);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Sum, mean and maximum over every set of axes of dense and permuted tensors, against double; accuracy of long sums; NaN; bits that depend
 // neither on threads nor on the batch.
+#include "kernels/reduce/reduce.h"
 #include "vectors.h"
 
 using namespace harness;
@@ -115,6 +116,69 @@ static void check_nan(const wl::Kernels& k) {
     }
 }
 
+// The bits of every output are the same for 1…4 threads and for any part of the batch, however many outputs a kernel call takes together.
+static void check_parts(const wl::Kernels& k) {
+  const int64_t shapes[][3] = {{37, 5, 3},   {67, 10, 4},  {70, 33, 9},    {21, 7, 13},   {19, 38, 14},
+                               {9, 20, 100}, {3, 300, 31}, {5, 16400, 10}, {11, 3, 2050}, {6, 4100, 17}};
+  for (const auto& d : shapes)
+    for (int axes : {2, 4, 6})
+      for (ReduceKind kind : {ReduceKind::sum, ReduceKind::mean, ReduceKind::max}) {
+        const int64_t n = d[0], of_one = (axes & 2 ? 1 : d[1]) * (axes & 4 ? 1 : d[2]);
+        Guarded<float> x(n * d[1] * d[2]), all(n * of_one);
+        Random random(6);
+        fill_reals(x, random);
+        const auto run = [&](int64_t first, int64_t count, float* to, int threads) {
+          auto tx = tensor(x.data() + first * d[1] * d[2], {count, d[1], d[2]});
+          auto ty = tensor(to, {count, axes & 2 ? 1 : d[1], axes & 4 ? 1 : d[2]});
+          tx.batch = ty.batch = true;
+          OpRun(Opcode::reduce, {&tx}, {&ty}).attr(AttrKey::kind, (int)kind).attr(AttrKey::axes, axes).run(k, threads);
+        };
+        same_for_threads(all, [&](int threads) { run(0, n, all.data(), threads); });
+        for (int64_t count : {(int64_t)1, (int64_t)2, n - 1}) {
+          Guarded<float> part(count * of_one);
+          run(n - count, count, part.data(), 1);
+          CHECK(memcmp(part.data(), all.data() + (n - count) * of_one, (size_t)(count * of_one) * 4) == 0,
+                "%s kind %d axes %d of %d x %d x %d: %d samples give other bits", k.isa, (int)kind, axes, (int)n, (int)d[1], (int)d[2],
+                (int)count);
+        }
+      }
+}
+
+// Rows and groups of rows of every short length, with and without gaps, and what lies between and behind them.
+static void check_kernels(const wl::Kernels& k) {
+  for (int64_t cols : {1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 33, 64, 70, 130, 260, 1030})
+    for (int64_t gap : {0, 1})
+      for (int64_t rows : {1, 3, 8, 21, 37})
+        for (ReduceKind kind : {ReduceKind::sum, ReduceKind::max})
+          for (bool with_nan : {false, true}) {
+            const int64_t row = cols + gap, groups = 3, group = rows * row + gap, reach = (groups - 1) * group + (rows - 1) * row + cols;
+            Guarded<float> x(reach), sums(rows), columns(groups * cols);
+            for (int64_t i = 0; i < reach; ++i) x[i] = NAN;  // gaps too
+            Random random((uint64_t)cols);
+            std::vector<double> want_row((size_t)rows, kind == ReduceKind::max ? -INFINITY : 0.0);
+            std::vector<double> want_column((size_t)(groups * cols), kind == ReduceKind::max ? -INFINITY : 1.0);
+            const auto add = [&](double& to, float v) { to = kind == ReduceKind::sum ? to + v : to != to || v != v ? NAN : fmax(to, v); };
+            for (int64_t g = 0; g < groups; ++g)
+              for (int64_t r = 0; r < rows; ++r)
+                for (int64_t c = 0; c < cols; ++c) {
+                  const bool is_nan = with_nan && g == 0 && r == rows / 2 && c == cols / 2;
+                  const float v = x[g * group + r * row + c] = is_nan ? NAN : floorf(100 * random.real());
+                  if (g == 0) add(want_row[(size_t)r], v);
+                  add(want_column[(size_t)(g * cols + c)], v);
+                }
+            k.reduce->rows(kind, rows, cols, x.data(), row, sums.data());
+            for (float& v : columns) v = kind == ReduceKind::max ? -INFINITY : 1;
+            k.reduce->columns(kind, groups, rows, cols, x.data(), group, row, columns.data());
+            for (int64_t r = 0; r < rows; ++r)
+              CHECK(near(sums[r], want_row[(size_t)r], 0), "%s kind %d: row %d of %d, %d columns, gap %d: %g, not %g", k.isa, (int)kind,
+                    (int)r, (int)rows, (int)cols, (int)gap, sums[r], want_row[(size_t)r]);
+            for (int64_t c = 0; c < groups * cols; ++c)
+              CHECK(near(columns[c], want_column[(size_t)c], 0), "%s kind %d: column %d, %d rows of %d, gap %d: %g, not %g", k.isa,
+                    (int)kind, (int)c, (int)rows, (int)cols, (int)gap, columns[c], want_column[(size_t)c]);
+            CHECK(x.intact() && sums.intact() && columns.intact(), "%s cols %d", k.isa, (int)cols);
+          }
+}
+
 int main() {
   for_each_kernels([](const wl::Kernels& k) {
     for (bool integers : {true, false}) {
@@ -129,9 +193,12 @@ int main() {
       check_case(k, {5000, 7}, {}, integers);
       check_case(k, {9, 4100}, {1, 0}, integers);
     }
+    check_case(k, {7300, 33, 9}, {}, false);  // short rows in pieces
     check_case(k, {}, {}, true);
     check_accuracy(k);
     check_batch(k);
+    check_parts(k);
+    check_kernels(k);
     check_nan(k);
   });
   return finish();

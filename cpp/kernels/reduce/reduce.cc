@@ -8,18 +8,19 @@ namespace wl {
 namespace WL_ISA {
 namespace {
 
-constexpr int64_t kRowBlock = 1024;  // elements of a row that one block sums
-constexpr int64_t kShortRow = 4;     // elements of a row that are not worth a vector
-constexpr int64_t kAhead = 1024;     // elements that a pass with little arithmetic asks for beforehand: prefetchers stop at every page
-constexpr int64_t kTile = 8192;      // elements of a tile of rows, whose sums are added up before they join the others
+constexpr int64_t kRowBlock = 1024;          // elements of a row that one block sums
+constexpr int64_t kMediumRow = 16 * kLanes;  // elements of a row that one chain per lane sums
+constexpr int64_t kAhead = 1024;  // elements that a pass with little arithmetic asks for beforehand: prefetchers stop at every page
+constexpr int64_t kTile = 8192;   // elements of a tile of rows, whose sums are added up before they join the others
 
 // How far ahead kAhead elements lie in memory, in rows of n that may have gaps between them.
 constexpr int64_t ahead(int64_t n, int64_t row) {
   return (n < kAhead ? kAhead / n : 1) * row;
 }
 
+// The maximum, or a NaN if either is one. All bits set is a NaN, and a mask costs less than a choice.
 WL_INLINE f32v max_nan(f32v m, f32v x) {
-  return select((x > m) | (x != x), x, m);
+  return from_bits(bits(max(m, x)) | (x != x));
 }
 
 template <ReduceKind kind>
@@ -60,26 +61,58 @@ WL_INLINE f32v row_block(int64_t n, const float* x) {
   f32v acc[4] = {neutral<kind>(), neutral<kind>(), neutral<kind>(), neutral<kind>()};
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+#pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) acc[j] = combine<kind>(acc[j], load(x + i + j * kLanes));
   for (; i + kLanes <= n; i += kLanes) acc[0] = combine<kind>(acc[0], load(x + i));
   if (i < n) acc[1] = combine<kind>(acc[1], partial_or_neutral<kind>((int)(n - i), x + i));
   return combine<kind>(combine<kind>(acc[0], acc[1]), combine<kind>(acc[2], acc[3]));
 }
 
-// What a row comes to in each lane.
-template <ReduceKind kind>
-WL_INLINE f32v row_lanes(int64_t cols, const float* x) {
-  if (cols < kLanes) return partial_or_neutral<kind>((int)cols, x);
-  f32v total = neutral<kind>();
-  for (int64_t i = 0; i < cols; i += kRowBlock)
-    total = combine<kind>(total, row_block<kind>(cols - i < kRowBlock ? cols - i : kRowBlock, x + i));
-  return total;
+// v[r]: what a long row comes to in each lane.
+template <ReduceKind kind, int n>
+WL_INLINE void add_long(int64_t cols, const float* x, int64_t x_row, f32v (&v)[n]) {
+  for (int r = 0; r < n; ++r, x += x_row) {
+    f32v total = neutral<kind>();
+    for (int64_t i = 0; i < cols; i += kRowBlock)
+      total = combine<kind>(total, row_block<kind>(cols - i < kRowBlock ? cols - i : kRowBlock, x + i));
+    v[r] = total;
+  }
 }
 
-// One number at a time, which the processor does for several rows at once.
+// The same of rows of a vector or a few: one chain each, for the rows are independent.
+template <ReduceKind kind, int n>
+WL_INLINE void add_medium(int64_t cols, const float* x, int64_t x_row, f32v (&v)[n]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < n; ++r) v[r] = load(x + r * x_row);
+  int64_t i = kLanes;
+  for (; i + kLanes <= cols; i += kLanes)
+#pragma GCC unroll 16
+    for (int r = 0; r < n; ++r) v[r] = combine<kind>(v[r], load(x + r * x_row + i));
+  if (i == cols) return;
+  const i32v seen = first_lanes((int)(i + kLanes - cols));  // of the row's last vector
+#pragma GCC unroll 16
+  for (int r = 0; r < n; ++r) v[r] = combine<kind>(v[r], select(seen, neutral<kind>(), load(x + r * x_row + cols - kLanes)));
+}
+
+// Rows shorter than a vector, each from left to right.
 template <ReduceKind kind>
 void short_rows(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
-  for (int64_t r = 0; r < rows; ++r, x += x_row) {
+  int64_t r = 0;
+  for (; r + kLanes <= rows; r += kLanes, x += kLanes * x_row) {
+    f32v v[kLanes];
+    if (x_row == cols && (rows - r - kLanes + 1) * cols >= kLanes) {  // a whole vector ends in rows that follow
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) v[i] = load(x + i * cols);
+    } else {
+      for (int i = 0; i < kLanes; ++i) v[i] = load_partial(x + i * x_row, (int)cols);
+    }
+    transpose(v);
+#pragma GCC unroll 16
+    for (int i = 1; i < kLanes; ++i)
+      if (i < cols) v[0] = combine<kind>(v[0], v[i]);
+    store(out + r, v[0]);
+  }
+  for (; r < rows; ++r, x += x_row) {
     float total = x[0];
     for (int64_t i = 1; i < cols; ++i) total = kind != ReduceKind::max ? total + x[i] : x[i] > total || x[i] != x[i] ? x[i] : total;
     out[r] = total;
@@ -88,14 +121,21 @@ void short_rows(int64_t rows, int64_t cols, const float* x, int64_t x_row, float
 
 template <ReduceKind kind>
 void rows_kernel(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
-  if (cols <= kShortRow) return short_rows<kind>(rows, cols, x, x_row, out);
+  if (cols < kLanes) return short_rows<kind>(rows, cols, x, x_row, out);
+  const auto add = [=](auto& v, const float* first) __attribute__((always_inline)) {
+    cols <= kMediumRow ? add_medium<kind>(cols, first, x_row, v) : add_long<kind>(cols, first, x_row, v);
+  };
   int64_t r = 0;
   for (; r + kLanes <= rows; r += kLanes) {
     f32v v[kLanes];
-    for (int i = 0; i < kLanes; ++i, x += x_row) v[i] = row_lanes<kind>(cols, x);
+    add(v, x + r * x_row);
     store(out + r, across_each<kind>(v));
   }
-  for (; r < rows; ++r, x += x_row) out[r] = across<kind>(row_lanes<kind>(cols, x));
+  for (; r < rows; ++r) {
+    f32v v[1];
+    add(v, x + r * x_row);
+    out[r] = across<kind>(v[0]);
+  }
 }
 
 void rows_any(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out) {
@@ -125,6 +165,38 @@ WL_INLINE void add_tile(int64_t rows, int64_t width, const Source& source, float
       source(r, i, at, s);
       for (int t = 0; t < terms; ++t) at.put(acc[t] + i, at.get(acc[t] + i) + s[t]);
     });
+}
+
+// total[t] = the terms of `rows` rows at one vector of columns, in the order of add_tile; row(r, sums) gives those of a row.
+template <ReduceKind kind, int terms, class Row>
+WL_INLINE void add_column(int64_t rows, const Row& row, f32v (&total)[terms]) {
+  for (int t = 0; t < terms; ++t) total[t] = neutral<kind>();
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    f32v s0[terms], s1[terms], s2[terms], s3[terms];
+    row(r, s0), row(r + 1, s1), row(r + 2, s2), row(r + 3, s3);
+    for (int t = 0; t < terms; ++t)
+      total[t] = combine<kind>(total[t], combine<kind>(combine<kind>(s0[t], s1[t]), combine<kind>(s2[t], s3[t])));
+  }
+  for (; r < rows; ++r) {
+    f32v s[terms];
+    row(r, s);
+    for (int t = 0; t < terms; ++t) total[t] = combine<kind>(total[t], s[t]);
+  }
+}
+
+// Rows that do not merge and are one tile, which stays near: a vector of columns after the other, with the sums in registers.
+constexpr bool is_small(int64_t rows, int64_t cols) {
+  return rows * cols <= kTile;
+}
+template <ReduceKind kind, int terms, class Source>
+WL_INLINE void add_small(int64_t rows, int64_t cols, const Source& source, float* const (&out)[terms]) {
+  for_vectors(cols, [&](int64_t i, auto at) {
+    f32v total[terms];
+    add_column<kind>(
+        rows, [&](int64_t r, f32v * s) __attribute__((always_inline)) { source(r, i, at, s); }, total);
+    for (int t = 0; t < terms; ++t) at.put(out[t] + i, combine<kind>(at.get(out[t] + i), total[t]));
+  });
 }
 
 WL_INLINE void clear(int64_t n, float* p) {
@@ -177,8 +249,7 @@ void columns_max(int64_t rows, int64_t cols, const float* x, int64_t x_row, floa
     for_vectors(cols, [&](int64_t i, auto at) { at.put(acc + i, max_nan(at.get(acc + i), at.get(x + i))); });
 }
 
-void columns_any(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64_t x_row, float* acc) {
-  if (kind == ReduceKind::max) return columns_max(rows, cols, x, x_row, acc);
+void columns_sum(int64_t rows, int64_t cols, const float* x, int64_t x_row, float* acc) {
   for (int64_t c0 = 0; c0 < cols; c0 += kMaxWidth) {
     const int64_t n = cols - c0 < kMaxWidth ? cols - c0 : kMaxWidth;
     const auto make = [&](int64_t merge, int64_t first) {
@@ -187,6 +258,31 @@ void columns_any(ReduceKind kind, int64_t rows, int64_t cols, const float* x, in
     };
     add_rows<1>(rows, n, merge_of(rows, n, x_row == cols && n == cols), make, {acc + c0});
   }
+}
+
+template <ReduceKind kind>
+void columns_kernel(int64_t groups, int64_t rows, int64_t cols, const float* x, int64_t x_group, int64_t x_row, float* acc) {
+  const int64_t merge = merge_of(rows, cols, x_row == cols);
+  const bool small = is_small(rows, cols) && (merge == 1 || rows < 8 * merge);
+  for (int64_t g = 0; g < groups; ++g, x += x_group, acc += cols) {
+    if (small) {
+      const float* whole = x + (x_row == cols ? rows * cols - kLanes : -1);  // up to here, whole vectors end in this row or the next ones
+      const auto source = [=](int64_t r, int64_t i, auto at, f32v* s) {
+        const float* p = x + r * x_row + i;
+        s[0] = p <= whole ? load(p) : at.get(p);
+      };
+      add_small<kind>(rows, cols, source, {acc});
+    } else if (kind == ReduceKind::max) {
+      columns_max(rows, cols, x, x_row, acc);
+    } else {
+      columns_sum(rows, cols, x, x_row, acc);
+    }
+  }
+}
+
+void columns_any(ReduceKind kind, int64_t groups, int64_t rows, int64_t cols, const float* x, int64_t x_group, int64_t x_row, float* acc) {
+  if (kind == ReduceKind::max) return columns_kernel<ReduceKind::max>(groups, rows, cols, x, x_group, x_row, acc);
+  columns_kernel<ReduceKind::sum>(groups, rows, cols, x, x_group, x_row, acc);
 }
 
 double sum_squares_kernel(int64_t n, const float* x) {
@@ -220,12 +316,38 @@ void merge_moments_kernel(int64_t channels, double n_a, float* mean_a, float* m2
   });
 }
 
+// As tile_moments of a small tile, a vector of channels after the other. Out of line, so that the loops of large tiles
+// stay as they are.
+__attribute__((noinline)) void small_moments(int64_t rows, int64_t channels, const float* x, int64_t x_row, const float* shift, float* mean,
+                                             float* m2) {
+  const int64_t pilot_rows = rows < 4 ? rows : 4;
+  const float count = (float)rows;
+  for_vectors(channels, [&](int64_t i, auto at) {
+    const auto value = [&](int64_t r) __attribute__((always_inline)) {
+      return at.get(x + r * x_row + i);
+    };
+    f32v first[1], sums[2];
+    add_column<ReduceKind::sum>(
+        pilot_rows, [&](int64_t r, f32v * s) __attribute__((always_inline)) { s[0] = value(r); }, first);
+    const f32v pilot = first[0] * set1(1.0f / (float)pilot_rows);
+    const auto terms = [&](int64_t r, f32v * s) __attribute__((always_inline)) {
+      s[0] = value(r) - pilot;
+      s[1] = s[0] * s[0];
+    };
+    add_column<ReduceKind::sum>(rows, terms, sums);
+    const f32v offset = sums[0] * set1(1.0f / count), excess = sums[1] - offset * sums[0];
+    at.put(mean + i, (pilot - at.get(shift + i)) + offset);
+    at.put(m2 + i, select(excess < 0.0f, zero(), excess));  // NaN stays
+  });
+}
+
 // One sweep: sums of d = x - pilot and of d², where the pilot is the mean of
 // the tile's first k rows. About the tile's own mean, n (mean - pilot)² <= M2 n
 // / k, so at most a factor n / k of precision is lost, whatever the data; tiles
 // keep n / k below about 130.
 WL_INLINE void tile_moments(int64_t rows, int64_t channels, const float* x, int64_t x_row, const float* shift, float* mean, float* m2) {
   const int64_t merge = merge_of(rows, channels, x_row == channels), pilot_rows = rows < 4 * merge ? rows : 4 * merge;
+  if (merge == 1 && is_small(rows, channels)) return small_moments(rows, channels, x, x_row, shift, mean, m2);
   float pilot[kMaxWidth], repeated[kMaxWidth], sum[kMaxWidth], squares[kMaxWidth];
   const auto value = [x, x_row](int64_t by, int64_t first) {
     return [p = x + first * x_row, row = by * x_row](int64_t r, int64_t i, auto at, f32v* s) { s[0] = at.get(p + r * row + i); };
@@ -234,9 +356,10 @@ WL_INLINE void tile_moments(int64_t rows, int64_t channels, const float* x, int6
   add_rows<1>(pilot_rows, channels, merge, value, {pilot});
   for (int64_t c = 0; c < channels; ++c) pilot[c] = pilot[c] / (float)pilot_rows;
   const float* about = repeat(pilot, channels, merge, repeated);
+  // Inlined by force: else it depends on what else this file holds, and a call costs a quarter of the time.
   const auto terms = [&](int64_t by, int64_t first) {
-    return [p = x + first * x_row, row = by * x_row, a = by > 1 ? about : pilot, next = ahead(by * channels, by * x_row)](
-               int64_t r, int64_t i, auto at, f32v* s) {
+    return [ p = x + first * x_row, row = by * x_row, a = by > 1 ? about : pilot, next = ahead(by * channels, by * x_row) ](
+        int64_t r, int64_t i, auto at, f32v* s) __attribute__((always_inline)) {
       __builtin_prefetch(p + r * row + i + next);
       const f32v d = at.get(p + r * row + i) - at.get(a + i);
       s[0] = d;
@@ -299,6 +422,7 @@ WL_INLINE void bn_sums_rows(int64_t rows, int64_t c0, int64_t n, int64_t merge, 
       s[1] = s[0] * d;
     };
   };
+  if (merge == 1 && is_small(rows, n)) return add_small<ReduceKind::sum, 2>(rows, n, make(1, 0), {sum_g + c0, sum_gx + c0});
   add_rows<2>(rows, n, merge, make, {sum_g + c0, sum_gx + c0});
 }
 

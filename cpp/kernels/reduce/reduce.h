@@ -24,8 +24,8 @@ struct BnSums {  // g = dy * act'(y)
 struct ReduceKernels {
   // out[r] = sum (or maximum; NaN wins) of x[r][0…cols). `mean` counts as sum: the caller divides.
   void (*rows)(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64_t x_row, float* out);
-  // acc[c] = acc[c] + Σ_r x[r][c], or the maximum of all.
-  void (*columns)(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64_t x_row, float* acc);
+  // acc[g][c] = acc[g][c] + Σ_r x[g][r][c], or the maximum of all; the rows of acc follow each other without gaps.
+  void (*columns)(ReduceKind kind, int64_t groups, int64_t rows, int64_t cols, const float* x, int64_t x_group, int64_t x_row, float* acc);
   // Σ x², in double across blocks
   double (*sum_squares)(int64_t n, const float* x);
 

@@ -18,17 +18,18 @@ void rows_ref(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64
   }
 }
 
-void columns_ref(ReduceKind kind, int64_t rows, int64_t cols, const float* x, int64_t x_row, float* acc) {
-  for (int64_t c = 0; c < cols; ++c) {
-    double sum = acc[c];
-    float top = acc[c];
-    for (int64_t r = 0; r < rows; ++r) {
-      const float v = x[r * x_row + c];
-      sum += v;
-      if (v > top || v != v) top = v;
+void columns_ref(ReduceKind kind, int64_t groups, int64_t rows, int64_t cols, const float* x, int64_t x_group, int64_t x_row, float* acc) {
+  for (int64_t g = 0; g < groups; ++g, x += x_group, acc += cols)
+    for (int64_t c = 0; c < cols; ++c) {
+      double sum = acc[c];
+      float top = acc[c];
+      for (int64_t r = 0; r < rows; ++r) {
+        const float v = x[r * x_row + c];
+        sum += v;
+        if (v > top || v != v) top = v;
+      }
+      acc[c] = kind == ReduceKind::max ? top : (float)sum;
     }
-    acc[c] = kind == ReduceKind::max ? top : (float)sum;
-  }
 }
 
 double sum_squares_ref(int64_t n, const float* x) {
