@@ -123,6 +123,7 @@ class Session:
                     if entry.name == "wiesel":
                         raise
                     failed[entry.name] = str(error).splitlines()[0]
+                    print(f"{case}: {entry.name} left out: {failed[entry.name]}", file=sys.stderr)
                     contenders.pop().close()
                     continue
                 found[entry.name] = about
