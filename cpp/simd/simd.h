@@ -127,7 +127,7 @@ WL_INLINE f32v load_partial(const float* p, int n) {
   __m128 last = _mm_setzero_ps();
   const float* end = p + (n & ~1);
   if (n & 1) last = _mm_load_ss(end);
-  if (n & 2) last = _mm_movelh_ps(_mm_castpd_ps(_mm_load_sd((const double*)(end - 2))), last);
+  if (n & 2) last = _mm_movelh_ps(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)(end - 2))), last);
   return (f32v)(n & 4 ? _mm256_set_m128(last, _mm_loadu_ps(p)) : _mm256_set_m128(_mm_setzero_ps(), last));
 #else
   f32v v{};
@@ -147,7 +147,7 @@ WL_INLINE void store_partial(float* p, f32v v, int n) {
     p += 4;
   }
   if (n & 2) {
-    _mm_storel_pi((__m64*)p, rest);
+    _mm_storel_epi64((__m128i*)p, _mm_castps_si128(rest));
     rest = _mm_movehl_ps(rest, rest);
     p += 2;
   }
