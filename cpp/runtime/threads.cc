@@ -4,10 +4,11 @@
 // thread of ours opens and does not leave. So OMP_PROC_BIND, OMP_PLACES and OMP_STACKSIZE mean what they say, and a run opens and closes
 // nothing. Without OpenMP plain threads take their place.
 //
-// A run leads a team: thread 0 runs the steps and posts its loops there, workers that find a loop take chunks of it. Thread 0 takes chunks
-// too and waits at the end of a loop only for chunks that others have begun. So a thread that the system has not scheduled delays nobody,
-// and a busy machine costs no more than the processors that it withholds. Teams outlive their runs: a late worker finds nothing left and
-// goes.
+// A run leads a team: thread 0 runs the steps and posts its loops there, a share of neighbouring tasks for each thread. So a thread finds
+// in its cache what it wrote in the loop before, while tasks follow the same pictures and rows. Who is done with a share takes from the
+// ends of the others', and thread 0 waits at the end of a loop only for chunks that others have begun. So a thread that the system has not
+// scheduled delays nobody, and a busy machine costs no more than the processors that it withholds. Teams outlive their runs: a late worker
+// finds nothing left and goes.
 #include "runtime/threads.h"
 
 #include <pthread.h>
@@ -18,6 +19,7 @@
 #include <atomic>
 #include <new>
 
+#include "base/align.h"
 #include "base/clock.h"
 #include "base/cpu_quota.h"
 #include "base/float_mode.h"
@@ -61,20 +63,47 @@ void pause_once(bool offer) {
 
 // ---- a team ------------------------------------------------------------------------------------------------------------------------
 
+// The chunks [begin, end) of a loop that one thread is due and nobody has begun, in one word with the loop's number: a chunk is begun by a
+// compare-and-exchange, so only in the very loop that was seen.
+class Share {
+ public:
+  static constexpr int64_t kMostChunks = (1 << 16) - 1;
+
+  void post(uint32_t loop, const Range& chunks) {
+    word_.store(uint64_t(loop) << 32 | uint64_t(chunks.begin) << 16 | uint64_t(chunks.end), std::memory_order_release);
+  }
+  void close() { word_ = 0; }
+  uint64_t look() const { return word_.load(std::memory_order_acquire); }
+  static bool any(uint64_t seen) { return first(seen) != end(seen); }
+
+  // Begins the first chunk, if the share is as it was seen; else nothing (-1), and `seen` is what it is now.
+  int64_t begin_first(uint64_t& seen) {
+    return any(seen) && word_.compare_exchange_weak(seen, seen + (1 << 16), std::memory_order_acq_rel) ? first(seen) : -1;
+  }
+  // Likewise the last.
+  int64_t begin_last(uint64_t& seen) {
+    return any(seen) && word_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel) ? end(seen) - 1 : -1;
+  }
+
+ private:
+  static int64_t first(uint64_t seen) { return int64_t(seen >> 16 & 0xffff); }
+  static int64_t end(uint64_t seen) { return int64_t(seen & 0xffff); }
+
+  alignas(kCacheLine) std::atomic<uint64_t> word_{0};
+};
+
 struct Team {
-  static constexpr uint64_t kRound = 1 << 16, kOpen = kRound - 1;
-  static_assert(32 * kMaxThreads <= int(kOpen), "chunks of a loop");
+  static_assert(32 * kMaxThreads <= Share::kMostChunks, "chunks of a loop");
 
   std::atomic<bool> led{false};
   // The loop. Only who holds a chunk of it may look: then thread 0 waits.
   void (*call)(void*, int64_t, int) = nullptr;
   void* body = nullptr;
-  int64_t tasks = 0, chunk = 0, chunks = 0;
-  // Loops so far, times kRound, plus the chunks of the last one that nobody has begun. A chunk is begun by a compare-and-exchange, so only
-  // in the very loop that was seen.
-  alignas(kCacheLine) std::atomic<uint64_t> loop{0};
+  int64_t tasks = 0, chunk = 0;
+  std::atomic<uint32_t> loop{0};                           // its number, known when all shares are posted
   std::atomic<uint64_t> seats{0};                          // which workers may take part: seat_of()
   alignas(kCacheLine) std::atomic<int64_t> unfinished{0};  // chunks
+  Share share[kMaxThreads];                                // by thread
 };
 
 constexpr int kMaxTeams = 64;  // runs at the same time that can have workers
@@ -84,10 +113,13 @@ constexpr int kMaxTeams = 64;  // runs at the same time that can have workers
 uint64_t pack_seats(int first, int threads) {
   return uint64_t(first) << 32 | uint64_t(threads);
 }
+int threads_of(uint64_t seats) {
+  return int(seats & 0xffffffff);
+}
 int seat_of(uint64_t seats, int worker, int workers) {
-  const int first = int(seats >> 32) % workers, threads = int(seats & 0xffffffff);
+  const int first = int(seats >> 32) % workers;
   const int seat = 1 + (worker - 1 + workers - first) % workers;
-  return seat < threads ? seat : 0;
+  return seat < threads_of(seats) ? seat : 0;
 }
 
 struct Crew {
@@ -119,41 +151,54 @@ struct Process {
 };
 Process process;
 
-// Takes chunks, the first of which is begun already (`loop` is what the team's was before), until all are begun; returns how many.
-int64_t take_chunks(Team& team, uint64_t loop, int thread) {
-  for (int64_t taken = 1;; ++taken) {
-    const int64_t begin = (team.chunks - int64_t(loop & Team::kOpen)) * team.chunk;
-    const int64_t end = min_of(begin + team.chunk, team.tasks);
-    for (int64_t task = begin; task < end; ++task) team.call(team.body, task, thread);
-    loop = team.loop.load(std::memory_order_relaxed);  // still the same loop: thread 0 waits for this chunk
-    do
-      if (!(loop & Team::kOpen)) return taken;
-    while (!team.loop.compare_exchange_weak(loop, loop - 1, std::memory_order_relaxed));
+void run_chunk(Team& team, int64_t chunk, int thread) {
+  const int64_t begin = chunk * team.chunk, end = min_of(begin + team.chunk, team.tasks);
+  for (int64_t task = begin; task < end; ++task) team.call(team.body, task, thread);
+}
+
+// Takes chunks of the loop, the thread's own first, until all are begun; returns how many. Workers hold one already, so that thread 0
+// waits.
+int64_t take_chunks(Team& team, int thread, int threads) {
+  int64_t taken = 0;
+  for (int i = 0; i < threads; ++i) {
+    Share& share = team.share[(thread + i) % threads];
+    for (uint64_t seen = share.look(); Share::any(seen);) {
+      const int64_t chunk = i == 0 ? share.begin_first(seen) : share.begin_last(seen);
+      if (chunk < 0) continue;
+      run_chunk(team, chunk, thread);
+      ++taken;
+      seen = share.look();
+    }
   }
+  return taken;
 }
 
 // ---- workers -----------------------------------------------------------------------------------------------------------------------
 
-bool has_chunk_for(const Team& team, int worker, int workers) {
-  return (team.loop.load() & Team::kOpen) && seat_of(team.seats.load(), worker, workers);
-}
-
 bool any_chunk_for(int worker, int workers) {
-  for (int t = 0, teams = crew.teams.load(); t < teams; ++t)
-    if (has_chunk_for(crew.team[t], worker, workers)) return true;
+  for (int t = 0, teams = crew.teams.load(); t < teams; ++t) {
+    const Team& team = crew.team[t];
+    team.loop.load();  // sequentially consistent, as it is stored: so the shares are those of that loop
+    const int seat = seat_of(team.seats.load(), worker, workers);
+    if (seat && Share::any(team.share[seat].look())) return true;
+  }
   return false;
 }
 
-// Takes part in the loops that are open; returns whether there were any.
+// Takes part in the loops that have a share for the worker; returns whether there were any.
 bool help(int worker, int workers) {
   bool helped = false;
   for (int t = 0, teams = crew.teams.load(std::memory_order_acquire); t < teams; ++t) {
     Team& team = crew.team[t];
-    uint64_t loop = team.loop.load(std::memory_order_acquire);
-    if (!(loop & Team::kOpen)) continue;
-    const int seat = seat_of(team.seats.load(std::memory_order_acquire), worker, workers);
-    if (!seat || !team.loop.compare_exchange_strong(loop, loop - 1, std::memory_order_acq_rel)) continue;
-    const int64_t taken = take_chunks(team, loop, seat);
+    const uint64_t seats = team.seats.load(std::memory_order_acquire);
+    const int seat = seat_of(seats, worker, workers);
+    if (!seat) continue;
+    uint64_t seen = team.share[seat].look();
+    if (!Share::any(seen) || team.seats.load(std::memory_order_acquire) != seats) continue;  // seats that belong to this share
+    const int64_t chunk = team.share[seat].begin_first(seen);
+    if (chunk < 0) continue;
+    run_chunk(team, chunk, seat);
+    const int64_t taken = 1 + take_chunks(team, seat, threads_of(seats));
     team.unfinished.fetch_sub(taken, std::memory_order_release);
     helped = true;
   }
@@ -279,17 +324,17 @@ void wake_workers(const Team& team, int threads) {
 void share(Team& team, int threads, int64_t tasks, void (*call)(void*, int64_t, int), void* body) {
   team.call = call, team.body = body, team.tasks = tasks;
   team.chunk = max_of(tasks / (threads * 16), 1);
-  team.chunks = div_up(tasks, team.chunk);
-  team.unfinished.store(team.chunks, std::memory_order_relaxed);
-  const uint64_t before = team.loop.load(std::memory_order_relaxed);  // nothing is open
-  const uint64_t loop = before + Team::kRound + uint64_t(team.chunks);
-  team.loop.store(loop - 1);  // the first chunk is ours
+  const int64_t chunks = div_up(tasks, team.chunk);
+  team.unfinished.store(chunks, std::memory_order_relaxed);
+  const uint32_t loop = team.loop.load(std::memory_order_relaxed) + 1;
+  for (int t = threads - 1; t >= 0; --t) team.share[t].post(loop, piece(chunks, threads, t));
+  team.loop.store(loop);
   wake_workers(team, threads);
   here.at_task = true;
   int64_t taken;
   {
     const FloatMode mode;
-    taken = take_chunks(team, loop, 0);
+    taken = take_chunks(team, 0, threads);
   }
   here.at_task = false;
   for (int spins = 0; team.unfinished.load(std::memory_order_acquire) != taken; ++spins) pause_once(spins > kLeaderSpins);
@@ -306,7 +351,7 @@ void after_fork_in_child() {
   crew.wanted = crew.size = 0;
   crew.founded = false;
   for (int t = 0, teams = crew.teams; t < teams; ++t) {
-    crew.team[t].loop &= ~Team::kOpen;
+    for (Share& share : crew.team[t].share) share.close();
     crew.team[t].led = &crew.team[t] == here.team;
   }
 }
