@@ -28,7 +28,10 @@ class Streams {
     for (int i = 0; i < 2; ++i) at_[i] = static_cast<const char*>(ahead[i].at), left_[i] = ahead[i].bytes;
   }
 
-  // For the kernel that comes next, which walks so many steps.
+  // Whether anything is left.
+  __attribute__((always_inline)) bool any() const { return left_[0] > 0 || left_[1] > 0; }
+
+  // For the kernel that comes next, which walks so many steps. It stands still where nothing is left.
   __attribute__((always_inline)) Stream next(int64_t steps) {
     for (int i = 0; i < 2; ++i)
       if (left_[i] > 0) {
@@ -36,7 +39,7 @@ class Streams {
         at_[i] += steps * step_, left_[i] -= steps * step_;
         return stream;
       }
-    return {};
+    return {at_[1] ? at_[1] : at_[0], 0};
   }
 
  private:

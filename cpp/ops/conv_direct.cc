@@ -18,6 +18,7 @@ constexpr int64_t kTableBytes = 64 << 10;          // row pointers of a chunk
 constexpr int64_t kLeastPixels = 72, kTasks = 16;  // smallest chunk worth a task; tasks wanted
 constexpr int64_t kTilesTogether = 4;              // rows of tiles between which the next ones are fetched from memory
 constexpr int64_t kCrowded = 1024;                 // floats between pixels: multiples of it fall into one set of the first cache level
+constexpr int kWays = 8;                           // of that level: so many pixels of a tile have room
 constexpr int64_t kLeastUses = 2;                  // panels of a task that read a pixel, from which it is worth copying
 constexpr int64_t kNormalisedUses = 4;             // those of a task that normalises, at least: each does it again
 constexpr double kNanosecondsPerMac = 0.02, kNanosecondsPerPixel = 4;
@@ -185,7 +186,7 @@ Cut cut_work(const ConvView& view, bool normalises, const BrgemmKernels& brgemm)
   c.panel_blocks = min_of(c.panels, max_of(1, div_up(kTasks, chunks)));
   if (normalises) c.panel_blocks = min_of(c.panel_blocks, div_up(c.panels, kNormalisedUses));
   c.tasks = chunks * c.panel_blocks;
-  const bool crowded = c.form == ConvForm::pixels && taps == 1 && k * s.g * x.step % kCrowded == 0;
+  const bool crowded = brgemm.rows > kWays && c.form == ConvForm::pixels && taps == 1 && k * s.g * x.step % kCrowded == 0;
   c.spread = normalises || (crowded && c.panels >= kLeastUses * c.panel_blocks);
   if (c.spread) c.copied = c.pixels * spread_step(k);
   c.bytes = round_up((c.table + 2 * c.pixels) * 8, kCacheLine) + round_up(k * 4, kCacheLine) + round_up(c.copied * 4, kCacheLine);

@@ -197,7 +197,7 @@ void depthwise_choose(const ConvShape& s, ConvDirection direction, bool normalis
   choice->algorithm = Algorithm::depthwise;
   choice->packed = 0;
   choice->workspace = threads * thread_elements(s, direction, normalises) * int64_t(sizeof(float));
-  snprintf(choice->kernel, sizeof choice->kernel, "depthwise 4x%d columns x channels", kernels.lanes);
+  snprintf(choice->kernel, sizeof choice->kernel, "depthwise 8x%d columns x channels", kernels.lanes);
   const int64_t rows = direction == ConvDirection::bwd_data ? data_rows(s) : fwd_rows(s, normalises);
   const char* read = normalises ? "normalised, " : "";
   if (direction == ConvDirection::bwd_weights) {

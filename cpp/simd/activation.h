@@ -95,15 +95,23 @@ static __attribute__((noinline, unused)) f32v unary_grad_slow(UnaryKind kind, f3
   return dx;
 }
 
-// relu and relu6 in one form, min(max(x, 0), most), so that loops need no code of their own for each: `most` of relu cuts nothing off.
+// relu and relu6 in one form, min(max(x, least), most), so that loops need no code of their own for each: `most` of relu cuts nothing off.
 WL_INLINE bool is_clip(UnaryKind kind) {
   return kind == UnaryKind::relu || kind == UnaryKind::relu6;
 }
-WL_INLINE float clip_at(UnaryKind kind) {
-  return kind == UnaryKind::relu6 ? 6.0f : kInfinity;
+struct Clip {
+  f32v least, most;
+};
+// Loaded where it stands, and opaque: for a maximum with what it knows to be zero the compiler takes two instructions, and what it can have
+// earlier takes registers from the loops before.
+WL_INLINE Clip clip_of(UnaryKind kind) {
+  static const float kBounds[] = {0.0f, kInfinity, 6.0f};
+  const float* bounds = kBounds;
+  asm volatile("" : "+r"(bounds));
+  return {set1(bounds[0]), set1(bounds[kind == UnaryKind::relu6 ? 2 : 1])};
 }
-WL_INLINE f32v clip(f32v x, f32v most) {
-  return min(max(x, zero()), most);
+WL_INLINE f32v clip(f32v x, const Clip& to) {
+  return min(max(x, to.least), to.most);
 }
 // dy where s, the input or the output, is not cut off; `most` of relu is a number that no other reaches.
 WL_INLINE f32v clip_grad(f32v s, f32v dy, f32v most) {
@@ -116,16 +124,17 @@ WL_INLINE float clip_grad_at(UnaryKind kind) {
 // kind(x) for epilogues that touch each element once after much arithmetic.
 WL_INLINE f32v unary_apply(UnaryKind kind, f32v x, f32v alpha, f32v beta) {
   if (kind == UnaryKind::none) return x;
-  if (is_clip(kind)) return clip(x, set1(clip_at(kind)));
+  if (is_clip(kind)) return clip(x, clip_of(kind));
   return unary_slow(kind, x, alpha, beta);
 }
 
 // For loops that are bound by memory: calls body(act) with act(x) = kind(x), specialised for what nets put behind a normalisation.
 template <class Body>
 WL_INLINE void with_activation(UnaryKind kind, float alpha, float beta, Body&& body) {
-  const f32v a = set1(alpha), b = set1(beta), most = set1(clip_at(kind));
+  const f32v a = set1(alpha), b = set1(beta);
+  const Clip bounds = clip_of(kind);
   if (kind == UnaryKind::none) return body([](f32v x) { return x; });
-  if (is_clip(kind)) return body([=](f32v x) { return clip(x, most); });
+  if (is_clip(kind)) return body([=](f32v x) { return clip(x, bounds); });
   body([=](f32v x) { return unary_slow(kind, x, a, b); });
 }
 // The same for body(grad) with grad(s, dy) = dy * kind'.

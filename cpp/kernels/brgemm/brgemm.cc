@@ -2,7 +2,10 @@
 //
 // A tile holds MR x NV accumulators; per step of k it loads NV vectors of B and broadcasts MR values of A. 12x2 (32 registers) and 6x2 (16
 // registers) reach 91-100 % of the multiply-add peak while B comes from the first two cache levels. Where the sum is short, or there are
-// few rows, 6x4 is better with 32 registers: fewer passes over A and enough independent chains.
+// few rows, 6x4 is better with 32 registers: fewer passes over A and enough independent chains. Three vectors of columns have a tile of
+// their own, since what is left of 12x2 and 6x2, one vector, broadcasts as often as it multiplies.
+//
+// Around a short sum everything else takes as long as the sum does: see tile_row() and docs/decisions/0013-around-a-short-sum.md.
 #include "kernels/brgemm/brgemm.h"
 
 #include "base/align.h"
@@ -14,10 +17,10 @@ namespace WL_ISA {
 namespace {
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kRows = 12, kWideRows = 6;  // 32 registers
+constexpr int kRows = 12, kThreeRows = 8, kWideRows = 6;  // 32 registers
 #define WL_TILE_ROWS "12x"
 #else
-constexpr int kRows = 6, kWideRows = 0;  // 16 registers: no wide tile
+constexpr int kRows = 6, kThreeRows = 4, kWideRows = 0;  // 16 registers: no wide tile
 #define WL_TILE_ROWS "6x"
 #endif
 constexpr int kNarrowRows = 12;        // one vector of columns
@@ -95,6 +98,7 @@ WL_INLINE void add_rows(f32v (&acc)[MR][NV], const float* const (&a)[MR], int64_
     }
   }
   stream.at = at;
+#pragma GCC unroll 1  // else the compiler unrolls it, and moves the accumulators about for that
   for (; p < end; ++p, b += stride) add_term<MR, NV, kFetch>(acc, a, p, a, p, b, b_panel, ahead);
 }
 
@@ -114,10 +118,19 @@ WL_INLINE void add_columns(f32v (&acc)[MR][NV], const float* a, int64_t a_stride
   if (k) add();
 }
 
-// The same address, of which the compiler knows nothing: else it takes the array apart into registers that the loops need.
+// The same address, of which the compiler knows nothing, nor of what else lies in memory: else it takes the array apart into registers that
+// the loops need, and loads before them what is used after them.
 WL_INLINE f32v* in_memory(f32v* p) {
-  asm("" : "+r"(p) : : "memory");
+  asm volatile("" : "+r"(p) : : "memory");
   return p;
+}
+
+// The pointers of a tile's rows, from the first on. Opaque too, so that a tile's r-th is at a constant from one register.
+template <class T>
+WL_INLINE T* const* rows_at(T* const* rows, int64_t row) {
+  rows += row;
+  asm("" : "+r"(rows));
+  return rows;
 }
 
 template <int MR, int NV>
@@ -192,41 +205,38 @@ __attribute__((noinline)) void store_output(const f32v* sum, const BrgemmOutput&
   }
 }
 
-// The frequent way out, straight from the registers: whole vectors, no activation but relu and relu6.
+// Whether finish() can take a tile of whole vectors straight from the registers.
+WL_INLINE bool is_plain(const BrgemmOutput& out) {
+  return out.activation == UnaryKind::none || is_clip(out.activation);
+}
+
+// The frequent way out of whole vectors.
 template <int MR, int NV>
-WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place& at) {
-  if (at.columns < NV * kLanes || !(out.activation == UnaryKind::none || is_clip(out.activation))) {
-    f32v sum[MR * NV];
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) sum[r * NV + v] = acc[r][v];
-    return store_output(sum, out, at, MR, NV);
-  }
+WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, int64_t row, int64_t column) {
   if (out.bias) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
-      const f32v bias = load(out.bias + at.column + v * kLanes);
+      const f32v bias = load(out.bias + column + v * kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < MR; ++r) acc[r][v] = acc[r][v] + bias;
     }
   }
-  const int64_t offset = out.c_offset + at.column;
+  const int64_t offset = out.c_offset + column;
   if (out.residual) {
-    const float* const* residual = out.residual + at.row;
+    const float* const* residual = rows_at(out.residual, row);
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) acc[r][v] = acc[r][v] + load(residual[r] + offset + v * kLanes);
   }
   if (out.activation != UnaryKind::none) {
-    const f32v most = set1(clip_at(out.activation));
+    const Clip bounds = clip_of(out.activation);
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[r][v] = clip(acc[r][v], most);
+      for (int v = 0; v < NV; ++v) acc[r][v] = clip(acc[r][v], bounds);
   }
-  float* const* rows = out.c + at.row;  // as a local: for all the compiler knows, a store may change `out`
+  float* const* rows = rows_at(out.c, row);
 #pragma GCC unroll 12
   for (int r = 0; r < MR; ++r) {
     float* c = rows[r] + offset;
@@ -235,11 +245,22 @@ WL_INLINE void finish(f32v (&acc)[MR][NV], const BrgemmOutput& out, const Place&
   }
 }
 
+// The way out that a tile needs; `memory` has room for it.
+template <int MR, int NV, bool kPlain>
+WL_INLINE void leave(f32v (&acc)[MR][NV], f32v* memory, const BrgemmOutput& out, int64_t row, int64_t column, int64_t columns) {
+  if (kPlain || (columns == NV * kLanes && is_plain(out))) return finish<MR, NV>(acc, out, row, column);
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) memory[r * NV + v] = acc[r][v];
+  store_output(memory, out, {row, column, columns}, MR, NV);
+}
+
 // The lines that a tile will write are on their way while its sums are made.
 template <int MR, int NV>
-WL_INLINE void fetch_output(const BrgemmOutput& out, const Place& at) {
-  float* const* rows = out.c + at.row;
-  const int64_t offset = out.c_offset + at.column;
+WL_INLINE void fetch_output(const BrgemmOutput& out, int64_t row, int64_t column) {
+  float* const* rows = rows_at(out.c, row);
+  const int64_t offset = out.c_offset + column;
 #pragma GCC unroll 12
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
@@ -249,115 +270,152 @@ WL_INLINE void fetch_output(const BrgemmOutput& out, const Place& at) {
 
 // --- tiles ---------------------------------------------------------------------------------------------------------------------------
 
-template <int MR, int NV, Fetch kFetch>
-__attribute__((noinline)) void tile(const BrgemmArgs& g, const Place& at, const float* b, Stream stream) {
-  fetch_output<MR, NV>(g.out, at);
-  f32v acc[MR][NV] = {}, memory[MR * NV];
-  f32v* total = in_memory(memory);
-  bool flushed = g.out.accumulate;
-  if (flushed) load_output(total, g.out, at, MR, NV);
-  int64_t terms = 0;
-  const float* const* rows = g.a + at.row;
-  for (int64_t t = 0; t < g.taps; ++t, rows += g.a_rows, b += g.k * g.b_stride) {
-    const float* a[MR];
+// A row of tiles, from `column` to `end`: its functions take all tiles of a width, so that those of short sums share what they need before
+// and after them. kPlain: one tap, nothing to add to, and a way out that is_plain(); then pointers to rows stay in registers as well.
+template <int MR, int NV, Fetch kFetch, bool kPlain>
+__attribute__((noinline)) void tile_row(const BrgemmArgs& g, int64_t row, int64_t column, int64_t end, Streams& streams, int64_t steps) {
+  const float* a[MR];
+  if (kPlain) {
 #pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r) a[r] = rows[r] + g.a_offset;
-    const int64_t follow = at.column + at.columns < g.n ? kPrefetch : (g.taps - 1 - t) * g.k;
-    add_terms<MR, NV>(
-        acc, total, flushed, terms, g.k, follow, [&](int64_t begin, int64_t end, int64_t ahead) __attribute__((always_inline)) {
-          add_rows<MR, NV, kFetch>(acc, a, begin, end, b + begin * g.b_stride, g.b_stride, g.b_panel, ahead * g.b_stride, stream);
-        });
+    for (int r = 0; r < MR; ++r) a[r] = g.a[row + r] + g.a_offset;
   }
-  if (flushed) add_total<MR, NV>(acc, total);
-  finish<MR, NV>(acc, g.out, at);
+  f32v memory[MR * NV];
+  const int64_t k = g.k, b_stride = NV == 1 ? g.b_stride : kWidth, b_panel = g.b_panel;
+  const float* panel = g.b + column / kWidth * b_panel;
+  for (; column < end; column += NV * kLanes, panel += NV / 2 * b_panel) {
+    const int64_t columns = kPlain || end - column > NV * kLanes ? NV * kLanes : end - column;
+    fetch_output<MR, NV>(g.out, row, column);
+    Stream stream = kFetch == Fetch::stream ? streams.next(steps) : Stream{};
+    f32v acc[MR][NV] = {};
+    f32v* total = in_memory(memory);
+    bool flushed = !kPlain && g.out.accumulate;
+    if (flushed) load_output(total, g.out, {row, column, columns}, MR, NV);
+    int64_t terms = 0;
+    const float* const* rows = g.a + row;
+    const float* b = panel;
+    for (int64_t t = 0; t < (kPlain ? 1 : g.taps); ++t, rows += g.a_rows, b += k * b_stride) {
+      if (!kPlain) {
+#pragma GCC unroll 12
+        for (int r = 0; r < MR; ++r) a[r] = rows[r] + g.a_offset;
+      }
+      const int64_t follow = column + columns < g.n ? kPrefetch : (g.taps - 1 - t) * k;
+      add_terms<MR, NV>(
+          acc, total, flushed, terms, k, follow, [&](int64_t begin, int64_t end, int64_t ahead) __attribute__((always_inline)) {
+            add_rows<MR, NV, kFetch>(acc, a, begin, end, b + begin * b_stride, b_stride, b_panel, ahead * b_stride, stream);
+          });
+    }
+    if (flushed) add_total<MR, NV>(acc, total);
+    leave<MR, NV, kPlain>(acc, total, g.out, row, column, columns);
+  }
 }
 
-template <int MR, int NV, Fetch kFetch>
-__attribute__((noinline)) void tile(const BrgemmTransposedArgs& g, const Place& at, int64_t b_offset, Stream) {
-  fetch_output<MR, NV>(g.out, at);
-  f32v acc[MR][NV] = {}, memory[MR * NV];
-  f32v* total = in_memory(memory);
-  bool flushed = g.out.accumulate;
-  if (flushed) load_output(total, g.out, at, MR, NV);
-  int64_t terms = 0;
-  for (int64_t s = 0; s < g.count; ++s) {
-    const BrgemmSegment& segment = g.segments[s];
-    const float *a = segment.a + at.row, *b = segment.b + b_offset;
-    add_terms<MR, NV>(
-        acc, total, flushed, terms, segment.k, 0, [&](int64_t begin, int64_t end, int64_t ahead) __attribute__((always_inline)) {
-          add_columns<MR, NV, kFetch>(acc, a + begin * g.a_stride, g.a_stride, end - begin, b + begin * g.b_stride, g.b_stride, g.b_panel,
-                                      ahead * g.b_stride);
-        });
+template <int MR, int NV, Fetch kFetch, bool kPlain>
+__attribute__((noinline)) void tile_row(const BrgemmTransposedArgs& g, int64_t row, int64_t column, int64_t end, Streams&, int64_t) {
+  f32v memory[MR * NV];
+  for (; column < end; column += NV * kLanes) {
+    const int64_t columns = kPlain || end - column > NV * kLanes ? NV * kLanes : end - column;
+    fetch_output<MR, NV>(g.out, row, column);
+    f32v acc[MR][NV] = {};
+    f32v* total = in_memory(memory);
+    bool flushed = g.out.accumulate;
+    if (flushed) load_output(total, g.out, {row, column, columns}, MR, NV);
+    int64_t terms = 0;
+    for (int64_t s = 0; s < g.count; ++s) {
+      const BrgemmSegment& segment = g.segments[s];
+      const float *a = segment.a + row, *b = segment.b + column / kWidth * g.b_panel;
+      add_terms<MR, NV>(
+          acc, total, flushed, terms, segment.k, 0, [&](int64_t begin, int64_t end, int64_t ahead) __attribute__((always_inline)) {
+            add_columns<MR, NV, kFetch>(acc, a + begin * g.a_stride, g.a_stride, end - begin, b + begin * g.b_stride, g.b_stride, g.b_panel,
+                                        ahead * g.b_stride);
+          });
+    }
+    if (flushed) add_total<MR, NV>(acc, total);
+    leave<MR, NV, kPlain>(acc, total, g.out, row, column, columns);
   }
-  if (flushed) add_total<MR, NV>(acc, total);
-  finish<MR, NV>(acc, g.out, at);
 }
 
 // The most rows of a tile that is NV vectors wide.
 constexpr int rows_of(int vectors) {
-  return vectors == 1 ? kNarrowRows : vectors == 2 ? kRows : kWideRows;
+  return vectors == 1 ? kNarrowRows : vectors == 2 ? kRows : vectors == 3 ? kThreeRows : kWideRows;
 }
 
-// The tile functions of one width, by rows: full ones have one for a stream, large ones one for a B that is near.
-template <int NV, class Args, class B>
-WL_INLINE void run_tile(const Args& g, const Place& at, B b, int64_t rows, bool near, Stream stream) {
+WL_INLINE bool one_sum(const BrgemmArgs& g) {
+  return g.taps == 1 && !g.out.accumulate;
+}
+WL_INLINE bool one_sum(const BrgemmTransposedArgs&) {
+  return false;
+}
+
+// The functions of one width, by rows: full ones have one for a stream, large ones one for a B that is near, and of all these plain ones.
+template <int NV, class Args>
+WL_INLINE void run_row(const Args& g, int64_t row, int64_t column, int64_t end, int64_t rows, bool near, Streams& streams, int64_t steps) {
   constexpr int kMost = rows_of(NV);
-  if constexpr (__is_same(Args, BrgemmArgs))
-    if (near && stream.step > 0 && rows == kMost) return tile<kMost, NV, Fetch::stream>(g, at, b, stream);
+  const bool plain = one_sum(g) && end - column >= NV * kLanes && is_plain(g.out);
   switch (rows) {
-#define WL_TILE(MR)                                                      \
-  case MR:                                                               \
-    if constexpr (NV > 1 && MR <= kMost && 3 * MR >= 2 * kMost)          \
-      if (near) return tile<MR, NV, Fetch::nothing>(g, at, b, stream);   \
-    if constexpr (MR <= kMost) tile<MR, NV, Fetch::b>(g, at, b, stream); \
+#define WL_ROWS(MR, FETCH)                                                                       \
+  if constexpr (__is_same(Args, BrgemmArgs) && 3 * MR >= 2 * kMost)                              \
+    if (plain) return tile_row<MR, NV, Fetch::FETCH, true>(g, row, column, end, streams, steps); \
+  return tile_row<MR, NV, Fetch::FETCH, false>(g, row, column, end, streams, steps)
+#define WL_TILES(MR)                                            \
+  case MR:                                                      \
+    if constexpr (MR == kMost && __is_same(Args, BrgemmArgs))   \
+      if (near && streams.any()) {                              \
+        WL_ROWS(MR, stream);                                    \
+      }                                                         \
+    if constexpr (NV > 1 && MR <= kMost && 3 * MR >= 2 * kMost) \
+      if (near) {                                               \
+        WL_ROWS(MR, nothing);                                   \
+      }                                                         \
+    if constexpr (MR <= kMost) {                                \
+      WL_ROWS(MR, b);                                           \
+    }                                                           \
     return;
-    WL_TILE(1) WL_TILE(2) WL_TILE(3) WL_TILE(4) WL_TILE(5) WL_TILE(6) WL_TILE(7) WL_TILE(8) WL_TILE(9) WL_TILE(10) WL_TILE(11) WL_TILE(12)
-#undef WL_TILE
+    WL_TILES(1)
+    WL_TILES(2) WL_TILES(3) WL_TILES(4) WL_TILES(5) WL_TILES(6) WL_TILES(7) WL_TILES(8) WL_TILES(9) WL_TILES(10) WL_TILES(11) WL_TILES(12)
+#undef WL_TILES
+#undef WL_ROWS
   }
 }
 
-// All tiles: rows in nearly equal tiles outside, panels inside. `b_at` tells where the panel of a column begins.
-template <class Args, class BAt>
-WL_INLINE void run_tiles(const Args& g, const Ahead (&ahead)[2], int64_t terms, BAt b_at) {
+// All tiles: rows in nearly equal tiles outside, panels inside.
+template <class Args>
+WL_INLINE void run_tiles(const Args& g, const Ahead (&ahead)[2], int64_t terms) {
   if (g.m <= 0 || g.n <= 0) return;
   const bool wide = kWideRows > 0 && g.n > 3 * kLanes && (terms <= kWideTerms || g.m <= kWideRows);
-  const int64_t most = wide ? kWideRows : g.n <= kLanes ? kNarrowRows : kRows;
+  const int64_t widest = wide ? 4 : g.n <= kLanes ? 1 : g.n > kWidth && g.n <= 3 * kLanes ? 3 : 2;
+  const int64_t most = rows_of((int)widest);
   const int64_t tiles = (g.m + most - 1) / most, base = g.m / tiles, more = g.m % tiles;
   const int64_t steps = terms / 2;  // of a tile
   // B is near after the first row of tiles, and from the start for callers that have something else streamed: they use it over and over.
   const bool stays = terms * g.n * 4 <= kNearBytes, streamed = ahead[0].bytes + ahead[1].bytes > 0;
-  Streams streams(ahead, tiles * div_up(g.n, (wide ? 4 : 2) * kLanes) * steps);
-  Place at{0, 0, 0};
+  Streams streams(ahead, tiles * div_up(g.n, widest * kLanes) * steps);
+  int64_t row = 0;
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t rows = base + (i < more);
     const bool near = stays && (i > 0 || streamed);
-    for (at.column = 0; at.column < g.n; at.column += at.columns) {
-      const int64_t left = g.n - at.column;
-      const auto b = b_at(at.column);
-      if (kWideRows > 0 && wide && left > 3 * kLanes) {
-        at.columns = left < 4 * kLanes ? left : 4 * kLanes;
-        if constexpr (kWideRows > 0) run_tile<4>(g, at, b, rows, near, streams.next(steps));
-      } else if (left > kLanes) {
-        at.columns = left < kWidth ? left : kWidth;
-        run_tile<2>(g, at, b, rows, near, streams.next(steps));
-      } else {
-        at.columns = left;
-        run_tile<1>(g, at, b, rows, near, streams.next(steps));
+    for (int64_t column = 0, end; column < g.n; column = end) {
+      const int64_t left = g.n - column, vectors = left < widest * kLanes ? div_up(left, kLanes) : widest;
+      end = left < vectors * kLanes ? g.n : g.n - left % (vectors * kLanes);
+      switch (vectors) {
+        case 1: run_row<1>(g, row, column, end, rows, near, streams, steps); break;
+        case 2: run_row<2>(g, row, column, end, rows, near, streams, steps); break;
+        case 3: run_row<3>(g, row, column, end, rows, near, streams, steps); break;
+        case 4: run_row<4>(g, row, column, end, rows, near, streams, steps); break;
       }
     }
-    at.row += rows;
+    row += rows;
   }
 }
 
 void run(const BrgemmArgs& g) {
-  run_tiles(g, g.ahead, g.taps * g.k, [&](int64_t column) { return g.b + column / kWidth * g.b_panel; });
+  run_tiles(g, g.ahead, g.taps * g.k);
 }
 
 void run_transposed(const BrgemmTransposedArgs& g) {
   int64_t terms = 0;
   for (int64_t s = 0; s < g.count; ++s) terms += g.segments[s].k;
   const Ahead none[2];
-  run_tiles(g, none, terms, [&](int64_t column) { return column / kWidth * g.b_panel; });
+  run_tiles(g, none, terms);
 }
 
 // --- packing -------------------------------------------------------------------------------------------------------------------------

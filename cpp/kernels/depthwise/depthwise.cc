@@ -1,5 +1,6 @@
 #include "kernels/depthwise/depthwise.h"
 
+#include "base/align.h"
 #include "simd/activation.h"
 
 namespace wl {
@@ -62,88 +63,144 @@ void unpack_add(int64_t rows, int64_t taps, int64_t channels, const float* packe
   }
 }
 
-constexpr int kColumns = 4;  // per step: each weight loaded serves so many outputs
+// Columns of a step: each weight loaded serves so many outputs, and so many chains of multiply-adds run side by side, enough to hide how
+// long one takes.
+constexpr int kColumns = 8;
 
-// Asks for memory some 5 KB behind a vector of channels of a step's columns: out of cache the arithmetic is too short to hide how long it
-// takes to come, and prefetchers stop at every page. At a row's end these are the first columns of the next one. Not worth it with strides.
+// Asks for memory some 5 KB behind a vector of channels of so many columns: out of cache the arithmetic is too short to hide how long it
+// takes to come, and prefetchers stop at every page. At a row's end these are the first columns of the next one.
 constexpr int64_t kAhead = 1280;
+template <int columns>
 WL_INLINE void fetch_ahead(const float* x, int64_t column) {
-#pragma GCC unroll 8
-  for (int i = 0; i < kColumns; ++i) __builtin_prefetch(x + i * column + kAhead);
+#pragma GCC unroll 16
+  for (int i = 0; i < columns; ++i) __builtin_prefetch(x + i * column + kAhead);
+}
+// The same for the rows that no step has read before, the last s of them.
+template <int np, int s>
+WL_INLINE void fetch_rows(const DepthwiseRow& d, const float* x) {
+  if constexpr (np < kColumns / 2 || s == 0) return;
+#pragma GCC unroll 2
+  for (int r = 1; r <= s; ++r) fetch_ahead<np * s>(x + (d.rows - r) * d.x_row, d.x_col);
+}
+
+// How many positions of a step lie before and behind the row that is read.
+struct Missing {
+  int64_t before, behind;
+};
+// Whether the i-th of so many positions is there; `most` may be missing at each end.
+WL_INLINE bool has(const Missing& m, int i, int positions, int most) {
+  return !(i < most && i < m.before) && !(i >= positions - most && i >= positions - m.behind);
+}
+// The same numbers, unknown to the compiler: else it makes a loop of each combination of them, in every function.
+WL_INLINE Missing opaque(Missing m) {
+  asm("" : "+r"(m.before), "+r"(m.behind));
+  return m;
 }
 
 // --- forward and backward-data ------------------------------------------------------------------------------------------------------
-// kr, kw and s are the filter rows, the taps and the stride (with dilation 1) where they are known at compile time, else 0.
+// kw and s are the taps and the stride (with dilation 1) where they are known at compile time, else 0. Then up to kw / 2 positions may be
+// missing at each end of a step.
 
 // `np` columns for one vector of channels: x, y and the epilogue's operands start at the first of them, w at the vector's weights.
-template <int np, int kr, int kw, int s, bool tail>
-WL_INLINE void convolve_lanes(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e,
-                              const float* bias, const float* residual, int lanes) {
+template <int np, int kw, int s, bool tail>
+WL_INLINE void convolve_lanes(const DepthwiseRow& d, const Missing& missing, const float* x, const float* w, float* y,
+                              const DepthwiseEpilogue* e, const float* bias, const float* residual, int lanes) {
   f32v sum[np] = {};
-  const int64_t rows = kr ? kr : d.rows;
-  if constexpr (np == kColumns && kw > 0 && s == 1) fetch_ahead(x + (rows - 1) * d.x_row, d.x_col);
-#pragma GCC unroll 3
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* xr = x + r * d.x_row;
-    const float* wr = w + (kr ? r * kw * kLanes : r * d.w_row);
+  fetch_rows<np, s>(d, x);
+  for (int64_t r = 0; r < d.rows; ++r, x += d.x_row, w += d.w_row) {
     if constexpr (kw > 0) {
       constexpr int positions = (np - 1) * s + kw;
-      f32v at[positions];
+      const Missing here = opaque(missing);
+      f32v weight[kw];
+#pragma GCC unroll 8
+      for (int t = 0; t < kw; ++t) weight[t] = load(w + t * kLanes);
 #pragma GCC unroll 32
-      for (int i = 0; i < positions; ++i) at[i] = load_lanes<tail>(xr + i * d.x_col, lanes);
+      for (int i = 0; i < positions; ++i) {
+        if (!has(here, i, positions, kw / 2)) continue;
+        const f32v at = load_lanes<tail>(x + i * d.x_col, lanes);
 #pragma GCC unroll 8
-      for (int t = 0; t < kw; ++t) {
-        const f32v weight = load(wr + t * kLanes);
-#pragma GCC unroll 8
-        for (int j = 0; j < np; ++j) sum[j] = fma(at[j * s + t], weight, sum[j]);
+        for (int t = 0; t < kw; ++t)
+          if (i >= t && (i - t) % s == 0 && (i - t) / s < np) accumulate(sum[(i - t) / s], at, weight[t]);
       }
     } else {
       const int64_t column = d.stride * d.x_col, tap = d.dilation * d.x_col;
       for (int64_t t = 0; t < d.taps; ++t) {
-        const f32v weight = load(wr + t * kLanes);
+        const f32v weight = load(w + t * kLanes);
 #pragma GCC unroll 8
-        for (int j = 0; j < np; ++j) sum[j] = fma(load_lanes<tail>(xr + t * tap + j * column, lanes), weight, sum[j]);
+        for (int j = 0; j < np; ++j) accumulate(sum[j], load_lanes<tail>(x + t * tap + j * column, lanes), weight);
       }
     }
   }
-  if (e) {
-    const f32v b = bias ? load_lanes<tail>(bias, lanes) : zero();
+  if (bias) {
+    const f32v b = load_lanes<tail>(bias, lanes);
 #pragma GCC unroll 8
-    for (int j = 0; j < np; ++j) {
-      if (bias) sum[j] = sum[j] + b;
-      if (residual) sum[j] = sum[j] + load_lanes<tail>(residual + j * e->residual_col, lanes);
-      sum[j] = unary_apply(e->activation, sum[j], set1(e->alpha), set1(e->beta));
-    }
+    for (int j = 0; j < np; ++j) sum[j] = sum[j] + b;
+  }
+  if (residual) {
+#pragma GCC unroll 8
+    for (int j = 0; j < np; ++j) sum[j] = sum[j] + load_lanes<tail>(residual + j * e->residual_col, lanes);
+  }
+  if (e && is_clip(e->activation)) {
+    const Clip bounds = clip_of(e->activation);
+#pragma GCC unroll 8
+    for (int j = 0; j < np; ++j) sum[j] = clip(sum[j], bounds);
   }
 #pragma GCC unroll 8
   for (int j = 0; j < np; ++j) store_lanes<tail>(y + j * d.y_col, sum[j], lanes);
+  if (e && e->activation != UnaryKind::none && !is_clip(e->activation)) {
+    for (int j = 0; j < np; ++j) {
+      float* at = y + j * d.y_col;
+      store_lanes<tail>(at, unary_slow(e->activation, load_lanes<tail>(at, lanes), set1(e->alpha), set1(e->beta)), lanes);
+    }
+  }
 }
 
-template <int np, int kr, int kw, int s>
-WL_INLINE void convolve_columns(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e, int64_t p) {
+template <int np, int kw, int s>
+void convolve_columns(const DepthwiseRow& d, const Missing& missing, const float* x, const float* w, float* y, const DepthwiseEpilogue* e,
+                      int64_t p) {
   y += p * d.y_col;
   const float* bias = e ? e->bias : nullptr;
   const float* residual = e && e->residual ? e->residual + p * e->residual_col : nullptr;
   int64_t c = 0;
-  if (e) {
-    for (; c + kLanes <= d.channels; c += kLanes, w += d.w_vector)
-      convolve_lanes<np, kr, kw, s, false>(d, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr, kLanes);
-  } else {
-    for (; c + kLanes <= d.channels; c += kLanes, w += d.w_vector)
-      convolve_lanes<np, kr, kw, s, false>(d, x + c, w, y + c, nullptr, nullptr, nullptr, kLanes);
-  }
+  for (; c + kLanes <= d.channels; c += kLanes, w += d.w_vector)
+    convolve_lanes<np, kw, s, false>(d, missing, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr, kLanes);
   if (c < d.channels)
-    convolve_lanes<np, 0, kw, s, true>(d, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr,
-                                       (int)(d.channels - c));
+    convolve_lanes<np, kw, s, true>(d, missing, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr,
+                                    (int)(d.channels - c));
 }
 
-template <int kr, int kw, int s>
-void convolve_interior(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e, int64_t begin,
-                       int64_t end) {
-  int64_t p = begin;
-  for (; p + kColumns <= end; p += kColumns) convolve_columns<kColumns, kr, kw, s>(d, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
-  for (; p + 2 <= end; p += 2) convolve_columns<2, kr, kw, s>(d, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
-  for (; p < end; ++p) convolve_columns<1, kr, kw, s>(d, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
+template <int n>
+struct Columns {
+  static constexpr int value = n;
+};
+
+// Calls body(Columns<size>, missing, first column) for all columns of a row, its ends among them. Of three taps there are steps of any
+// size, so that they are nearly equal; of others powers of two.
+template <int kw, int s, class Body>
+WL_INLINE void each_step(const DepthwiseRow& d, Body body) {
+  const int64_t equal = div_up(d.columns, div_up(d.columns, kColumns));
+  for (int64_t p = 0, size = 0; p < d.columns; p += size) {
+    size = min_of(d.columns - p, kw == 3 ? equal : kColumns);
+    if (kw != 3)
+      while (size & (size - 1)) size &= size - 1;
+    const int64_t first = p * s + d.start, last = first + (size - 1) * s + kw - 1;
+    const Missing missing{first < 0 ? -first : 0, last >= d.width ? last - d.width + 1 : 0};
+    switch (size) {
+#define WL_STEP(n)                                                               \
+  case n:                                                                        \
+    if constexpr (kw == 3 || (n & (n - 1)) == 0) body(Columns<n>{}, missing, p); \
+    break;
+      WL_STEP(1) WL_STEP(2) WL_STEP(3) WL_STEP(4) WL_STEP(5) WL_STEP(6) WL_STEP(7) WL_STEP(8)
+#undef WL_STEP
+    }
+  }
+}
+
+template <int kw, int s>
+void convolve_steps(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
+  each_step<kw, s>(d, [&](auto columns, const Missing& missing, int64_t p) {
+    convolve_columns<columns.value, kw, s>(d, missing, x + (p * s + d.start) * d.x_col, w, y, e, p);
+  });
 }
 
 void convolve_edge(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e, int64_t begin,
@@ -151,122 +208,119 @@ void convolve_edge(const DepthwiseRow& d, const float* x, const float* w, float*
   for (int64_t p = begin; p < end; ++p) {
     int64_t first = 0;
     const DepthwiseRow one = edge_column(d, p, &first);
-    convolve_columns<1, 0, 0, 0>(one, x + (one.taps ? one.start * d.x_col : 0), w + first * kLanes, y, e, p);
+    convolve_columns<1, 0, 0>(one, {}, x + (one.taps ? one.start * d.x_col : 0), w + first * kLanes, y, e, p);
   }
 }
 
-// A number for the combinations of rows, taps and stride that have code of their own; 0 for all others.
-WL_INLINE int shape_of(const DepthwiseRow& d) {
-  const bool plain = d.taps <= 1 || d.dilation == 1;
-  return plain && d.taps < 8 && d.rows < 8 && d.stride <= 2 ? (int)(d.stride * 64 + d.rows * 8 + d.taps) : 0;
-}
-constexpr int shape(int rows, int taps, int stride) {
-  return stride * 64 + rows * 8 + taps;
-}
-
-void convolve_row(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
+// Any taps, stride, dilation and padding.
+void convolve_any(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
   const Interior in = interior(d);
   convolve_edge(d, x, w, y, e, 0, in.begin);
-  const bool dense = d.w_row == d.taps * kLanes;
-  switch (dense ? shape_of(d) : 0) {
-    case shape(3, 3, 1): convolve_interior<3, 3, 1>(d, x, w, y, e, in.begin, in.end); break;
-    case shape(3, 3, 2): convolve_interior<3, 3, 2>(d, x, w, y, e, in.begin, in.end); break;
-    case shape(2, 3, 1): convolve_interior<2, 3, 1>(d, x, w, y, e, in.begin, in.end); break;
-    // The phases of a 3x3 or 5x5 kernel of stride 2 in backward-data.
-    case shape(1, 1, 1): convolve_interior<1, 1, 1>(d, x, w, y, e, in.begin, in.end); break;
-    case shape(1, 2, 1): convolve_interior<1, 2, 1>(d, x, w, y, e, in.begin, in.end); break;
-    case shape(2, 1, 1): convolve_interior<2, 1, 1>(d, x, w, y, e, in.begin, in.end); break;
-    case shape(2, 2, 1): convolve_interior<2, 2, 1>(d, x, w, y, e, in.begin, in.end); break;
-    case shape(3, 2, 1): convolve_interior<3, 2, 1>(d, x, w, y, e, in.begin, in.end); break;
-    case shape(5, 5, 1):
-    case shape(4, 5, 1):
-    case shape(3, 5, 1): convolve_interior<0, 5, 1>(d, x, w, y, e, in.begin, in.end); break;
-    case shape(5, 5, 2):
-    case shape(4, 5, 2):
-    case shape(3, 5, 2): convolve_interior<0, 5, 2>(d, x, w, y, e, in.begin, in.end); break;
-    default: convolve_interior<0, 0, 0>(d, x, w, y, e, in.begin, in.end); break;
-  }
+  int64_t p = in.begin;
+  for (; p + 4 <= in.end; p += 4) convolve_columns<4, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
+  for (; p < in.end; ++p) convolve_columns<1, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
   convolve_edge(d, x, w, y, e, in.end, d.columns);
 }
 
+// Taps and stride where there is code of their own for them, else 0. Each end of a row may miss no more positions than that code looks at.
+WL_INLINE int shape_of(const DepthwiseRow& d) {
+  const int64_t last = (d.columns - 1) * d.stride + d.start + d.taps - 1, most = d.taps / 2;
+  const bool plain = (d.taps <= 1 || d.dilation == 1) && -d.start <= most && last - d.width + 1 <= most && d.rows > 0;
+  return plain && d.taps < 8 && d.stride <= 2 ? (int)(d.stride * 8 + d.taps) : 0;
+}
+constexpr int shape(int taps, int stride) {
+  return stride * 8 + taps;
+}
+
+void convolve_row(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
+  switch (shape_of(d)) {
+    case shape(3, 1): return convolve_steps<3, 1>(d, x, w, y, e);
+    case shape(3, 2): return convolve_steps<3, 2>(d, x, w, y, e);
+    case shape(5, 1): return convolve_steps<5, 1>(d, x, w, y, e);
+    case shape(5, 2): return convolve_steps<5, 2>(d, x, w, y, e);
+    case shape(1, 1): return convolve_steps<1, 1>(d, x, w, y, e);  // with the next, the phases of stride 2 in backward-data
+    case shape(2, 1): return convolve_steps<2, 1>(d, x, w, y, e);
+    default: convolve_any(d, x, w, y, e);
+  }
+}
+
 // --- backward-weights -----------------------------------------------------------------------------------------------------------------
-template <int np, int kr, int kw, int s, bool tail>
-WL_INLINE void weights_lanes(const DepthwiseRow& d, const float* x, const float* dy, float* dw, int lanes) {
+template <int np, int kw, int s, bool tail>
+WL_INLINE void weights_lanes(const DepthwiseRow& d, const Missing& missing, const float* x, const float* dy, float* dw, int lanes) {
   f32v g[np];
 #pragma GCC unroll 8
   for (int j = 0; j < np; ++j) g[j] = load_lanes<tail>(dy + j * d.y_col, lanes);
-  const int64_t rows = kr ? kr : d.rows;
-  if constexpr (np == kColumns && kw > 0 && s == 1) fetch_ahead(x + (rows - 1) * d.x_row, d.x_col), fetch_ahead(dy, d.y_col);
-#pragma GCC unroll 3
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* xr = x + r * d.x_row;
-    float* wr = dw + (kr ? r * kw * kLanes : r * d.w_row);
+  fetch_rows<np, s>(d, x);
+  if constexpr (np >= kColumns / 2 && s == 1) fetch_ahead<np>(dy, d.y_col);
+  for (int64_t r = 0; r < d.rows; ++r, x += d.x_row, dw += d.w_row) {
     if constexpr (kw > 0) {
       constexpr int positions = (np - 1) * s + kw;
-      f32v at[positions], sum[kw];
+      const Missing here = opaque(missing);
+      f32v sum[kw];
+#pragma GCC unroll 8
+      for (int t = 0; t < kw; ++t) sum[t] = load(dw + t * kLanes);
 #pragma GCC unroll 32
-      for (int i = 0; i < positions; ++i) at[i] = load_lanes<tail>(xr + i * d.x_col, lanes);
+      for (int i = 0; i < positions; ++i) {
+        if (!has(here, i, positions, kw / 2)) continue;
+        const f32v at = load_lanes<tail>(x + i * d.x_col, lanes);
 #pragma GCC unroll 8
-      for (int t = 0; t < kw; ++t) sum[t] = load(wr + t * kLanes);
-#pragma GCC unroll 8
-      for (int j = 0; j < np; ++j) {
-#pragma GCC unroll 8
-        for (int t = 0; t < kw; ++t) sum[t] = fma(at[j * s + t], g[j], sum[t]);
+        for (int t = 0; t < kw; ++t)
+          if (i >= t && (i - t) % s == 0 && (i - t) / s < np) accumulate(sum[t], at, g[(i - t) / s]);
       }
 #pragma GCC unroll 8
-      for (int t = 0; t < kw; ++t) store(wr + t * kLanes, sum[t]);
+      for (int t = 0; t < kw; ++t) store(dw + t * kLanes, sum[t]);
     } else {
       const int64_t column = d.stride * d.x_col, tap = d.dilation * d.x_col;
       for (int64_t t = 0; t < d.taps; ++t) {
-        f32v sum = load(wr + t * kLanes);
+        f32v sum = load(dw + t * kLanes);
 #pragma GCC unroll 8
-        for (int j = 0; j < np; ++j) sum = fma(load_lanes<tail>(xr + t * tap + j * column, lanes), g[j], sum);
-        store(wr + t * kLanes, sum);
+        for (int j = 0; j < np; ++j) accumulate(sum, load_lanes<tail>(x + t * tap + j * column, lanes), g[j]);
+        store(dw + t * kLanes, sum);
       }
     }
   }
 }
 
-template <int np, int kr, int kw, int s>
-WL_INLINE void weights_columns(const DepthwiseRow& d, const float* x, const float* dy, float* dw) {
+template <int np, int kw, int s>
+void weights_columns(const DepthwiseRow& d, const Missing& missing, const float* x, const float* dy, float* dw) {
   int64_t c = 0;
-  for (; c + kLanes <= d.channels; c += kLanes, dw += d.w_vector) weights_lanes<np, kr, kw, s, false>(d, x + c, dy + c, dw, kLanes);
-  if (c < d.channels) weights_lanes<np, 0, kw, s, true>(d, x + c, dy + c, dw, (int)(d.channels - c));
+  for (; c + kLanes <= d.channels; c += kLanes, dw += d.w_vector) weights_lanes<np, kw, s, false>(d, missing, x + c, dy + c, dw, kLanes);
+  if (c < d.channels) weights_lanes<np, kw, s, true>(d, missing, x + c, dy + c, dw, (int)(d.channels - c));
 }
 
-template <int kr, int kw, int s>
-void weights_interior(const DepthwiseRow& d, const float* x, const float* dy, float* dw, int64_t begin, int64_t end) {
-  int64_t p = begin;
-  for (; p + kColumns <= end; p += kColumns)
-    weights_columns<kColumns, kr, kw, s>(d, x + (p * d.stride + d.start) * d.x_col, dy + p * d.y_col, dw);
-  for (; p < end; ++p) weights_columns<1, kr, kw, s>(d, x + (p * d.stride + d.start) * d.x_col, dy + p * d.y_col, dw);
+// All columns of a row, like convolve_steps().
+template <int kw, int s>
+void weights_steps(const DepthwiseRow& d, const float* x, const float* dy, float* dw) {
+  each_step<kw, s>(d, [&](auto columns, const Missing& missing, int64_t p) {
+    weights_columns<columns.value, kw, s>(d, missing, x + (p * s + d.start) * d.x_col, dy + p * d.y_col, dw);
+  });
 }
 
 void weights_edge(const DepthwiseRow& d, const float* x, const float* dy, float* dw, int64_t begin, int64_t end) {
   for (int64_t p = begin; p < end; ++p) {
     int64_t first = 0;
     const DepthwiseRow one = edge_column(d, p, &first);
-    if (one.taps) weights_columns<1, 0, 0, 0>(one, x + one.start * d.x_col, dy + p * d.y_col, dw + first * kLanes);
+    if (one.taps) weights_columns<1, 0, 0>(one, {}, x + one.start * d.x_col, dy + p * d.y_col, dw + first * kLanes);
   }
 }
 
-void weights_row(const DepthwiseRow& d, const float* x, const float* dy, float* dw) {
+void weights_any(const DepthwiseRow& d, const float* x, const float* dy, float* dw) {
   const Interior in = interior(d);
   weights_edge(d, x, dy, dw, 0, in.begin);
-  const bool dense = d.w_row == d.taps * kLanes;
-  switch (dense ? shape_of(d) : 0) {
-    case shape(3, 3, 1): weights_interior<3, 3, 1>(d, x, dy, dw, in.begin, in.end); break;
-    case shape(3, 3, 2): weights_interior<3, 3, 2>(d, x, dy, dw, in.begin, in.end); break;
-    case shape(2, 3, 1): weights_interior<2, 3, 1>(d, x, dy, dw, in.begin, in.end); break;
-    case shape(5, 5, 1):
-    case shape(4, 5, 1):
-    case shape(3, 5, 1): weights_interior<0, 5, 1>(d, x, dy, dw, in.begin, in.end); break;
-    case shape(5, 5, 2):
-    case shape(4, 5, 2):
-    case shape(3, 5, 2): weights_interior<0, 5, 2>(d, x, dy, dw, in.begin, in.end); break;
-    default: weights_interior<0, 0, 0>(d, x, dy, dw, in.begin, in.end); break;
-  }
+  int64_t p = in.begin;
+  for (; p + 4 <= in.end; p += 4) weights_columns<4, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, dy + p * d.y_col, dw);
+  for (; p < in.end; ++p) weights_columns<1, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, dy + p * d.y_col, dw);
   weights_edge(d, x, dy, dw, in.end, d.columns);
+}
+
+void weights_row(const DepthwiseRow& d, const float* x, const float* dy, float* dw) {
+  switch (shape_of(d)) {
+    case shape(3, 1): return weights_steps<3, 1>(d, x, dy, dw);
+    case shape(3, 2): return weights_steps<3, 2>(d, x, dy, dw);
+    case shape(5, 1): return weights_steps<5, 1>(d, x, dy, dw);
+    case shape(5, 2): return weights_steps<5, 2>(d, x, dy, dw);
+    default: weights_any(d, x, dy, dw);
+  }
 }
 
 // --- channel multipliers --------------------------------------------------------------------------------------------------------------

@@ -200,9 +200,9 @@ WL_INLINE void put(const f32v* s, int stride, const PlanarVector& at, const Plan
     for (int r = 0; r < n; ++r) u[r] = u[r] + (r < rows ? set1(o.bias[r]) : zero());
   }
   if (!o.residual && is_clip(o.activation)) {
-    const f32v most = set1(clip_at(o.activation));
+    const Clip bounds = clip_of(o.activation);
 #pragma GCC unroll 16
-    for (int r = 0; r < n; ++r) u[r] = clip(u[r], most);
+    for (int r = 0; r < n; ++r) u[r] = clip(u[r], bounds);
   } else if (!o.residual && o.activation != UnaryKind::none) {
     f32v memory[n];
     for (int r = 0; r < n; ++r) memory[r] = u[r];
