@@ -29,4 +29,12 @@ constexpr Range piece(int64_t total, int64_t parts, int64_t i) {
   return {begin, begin + base + (i < rest ? 1 : 0)};
 }
 
+// A few parts, about `wanted` and at least `least` of them, in a number that 2, 4 or 8 threads divide: shares of threads that end where
+// parts do are the same in every loop over the same rows.
+constexpr int64_t few_parts(int64_t wanted, int64_t least) {
+  int64_t parts = 1;
+  while (2 * parts <= wanted) parts *= 2;
+  return parts < least ? 2 * parts : parts;
+}
+
 }  // namespace wl

@@ -151,14 +151,13 @@ Cut cut_work(const ConvView& view, bool normalises, const BrgemmKernels& brgemm)
   c.panels_inside = weights <= kWeightsInCache;
   const int64_t per_pixel = 4 * (k * min_of(y.step, y.taps + 1) * min_of(x.step, x.taps + 1) + (c.panels_inside ? columns : c.width));
   const int64_t taps = c.form == ConvForm::pixels ? y.taps * x.taps : c.form == ConvForm::rows ? y.taps : 1;
-  int64_t most = kChunkBytes / per_pixel;
-  most = min_of(most, kTableBytes / (8 * max_of(taps, 1)));
-  most = min_of(most, div_up(rows * cols * c.phases * s.g, kTasks));
-  most = max_of(most, kLeastPixels);
+  const int64_t room = min_of(kChunkBytes / per_pixel, kTableBytes / (8 * max_of(taps, 1)));
+  const int64_t most = max_of(kLeastPixels, min_of(room, div_up(rows * cols * c.phases * s.g, kTasks)));
   c.col_blocks = 1, c.copied = 0;
   if (c.form == ConvForm::pixels) {
     c.row_chunks = div_up(rows * cols, most);
-    c.pixels = min_of(most, rows * cols);
+    c.pixels = min_of(rows * cols, max_of(most, min_of(room, 2 * kLeastPixels)));  // of any batch that is no larger
+    if (most == kLeastPixels && c.row_chunks < kTasks) c.row_chunks = few_parts(c.row_chunks, div_up(rows * cols, c.pixels));
   } else {
     const auto fits = [&](int64_t r, int64_t w) { return copied_floats(c.form, y, x, k, r, w) * 4 <= kChunkBytes; };
     int64_t most_cols = cols;
@@ -421,7 +420,7 @@ void conv_direct_choose(const ConvShape& s, ConvDirection direction, bool normal
   choice->workspace += threads * cut.bytes;
   choice->packed = conv_direct_packed_bytes(s, direction);
   snprintf(choice->kernel, sizeof choice->kernel, "brgemm %s", kernels.brgemm->tile);
-  snprintf(choice->blocking, sizeof choice->blocking, "%s%s, %lld tasks: chunks of %lld pixels x %lld of %lld panels of %lld, %s outside",
+  snprintf(choice->blocking, sizeof choice->blocking, "%s%s, %lld tasks: chunks of up to %lld pixels x %lld of %lld panels of %lld, %s outside",
            kForms[(int)cut.form],
            normalises   ? " normalised"
            : cut.spread ? " copied"

@@ -20,9 +20,12 @@ int64_t channel_block(const ConvShape& s) {
 struct Channels {
   int64_t begin, count;
 };
+Channels channels_of(const ConvShape& s, int64_t block, int64_t size) {
+  const int64_t begin = block * size;
+  return {begin, min_of(size, s.oc - begin)};
+}
 Channels channels_of(const ConvShape& s, int64_t block) {
-  const int64_t begin = block * channel_block(s);
-  return {begin, min_of(channel_block(s), s.oc - begin)};
+  return channels_of(s, block, channel_block(s));
 }
 
 // Rows per task: enough work to pay for its start, as few halo rows read twice as balance allows.
@@ -120,11 +123,29 @@ int64_t partials(const ConvShape& s) {
 int64_t data_rows(const ConvShape& s) {
   return s.ocg() == 1 ? rows_per_task(s.n, s.ih, s.iw * s.oc) : min_of(s.ih, 4);
 }
-int64_t fwd_rows(const ConvShape& s, bool normalises) {
-  if (s.ocg() > 1) return min_of(s.oh, 4);
-  const int64_t rows = rows_per_task(s.n, s.oh, s.ow * s.oc);
-  if (!normalises) return rows;
-  return max_of(1, min_of(rows, (normalised_rows(s, 1) - (s.kh - 1) * s.dilh - 1) / s.sh + 1));
+
+// How the forward direction is cut, by shape alone. Few blocks of rows are cut by channels too: then a thread reads the channels that it
+// wrote, where a 1x1 of few pixels comes before.
+constexpr int64_t kEnoughTasks = 16;
+struct ForwardCut {
+  int64_t row_blocks, channels, channel_blocks;  // of a picture; of a block
+  bool blocks_are_tasks;                         // channels outside rows
+
+  Range rows(const ConvShape& s, int64_t block) const { return {block * s.oh / row_blocks, (block + 1) * s.oh / row_blocks}; }
+  int64_t most_rows(const ConvShape& s) const { return div_up(s.oh, row_blocks); }
+};
+ForwardCut forward_cut(const ConvShape& s, bool normalises) {
+  ForwardCut cut{div_up(s.oh, min_of(s.oh, 4)), channel_block(s), div_up(s.oc, channel_block(s)), false};
+  if (s.ocg() > 1) return cut;
+  int64_t rows = rows_per_task(s.n, s.oh, s.ow * s.oc);
+  if (normalises) rows = max_of(1, min_of(rows, (normalised_rows(s, 1) - (s.kh - 1) * s.dilh - 1) / s.sh + 1));
+  cut.row_blocks = div_up(s.oh, rows);
+  if (normalises || s.n * cut.row_blocks >= kEnoughTasks) return cut;
+  cut.row_blocks = few_parts(cut.row_blocks, 1);
+  cut.channels = min_of(cut.channels, round_up(div_up(s.oc, div_up(kEnoughTasks, s.n * cut.row_blocks)), 64));
+  cut.channel_blocks = div_up(s.oc, cut.channels);
+  cut.blocks_are_tasks = true;
+  return cut;
 }
 
 // Packed weights, or sums, of a block of channels.
@@ -134,7 +155,7 @@ int64_t packed_elements(const ConvShape& s) {
 
 int64_t thread_elements(const ConvShape& s, ConvDirection direction, bool normalises) {
   switch (direction) {
-    case ConvDirection::fwd: return packed_elements(s) + scratch_elements(s, fwd_rows(s, normalises), normalises);
+    case ConvDirection::fwd: return packed_elements(s) + scratch_elements(s, forward_cut(s, normalises).most_rows(s), normalises);
     case ConvDirection::bwd_data: return packed_elements(s) + (s.ocg() == 1 ? 0 : round_up(s.iw * s.oc, 16));
     case ConvDirection::bwd_weights: return packed_elements(s) + scratch_elements(s, chunk_rows(s), normalises);
   }
@@ -198,34 +219,37 @@ void depthwise_choose(const ConvShape& s, ConvDirection direction, bool normalis
   choice->packed = 0;
   choice->workspace = threads * thread_elements(s, direction, normalises) * int64_t(sizeof(float));
   snprintf(choice->kernel, sizeof choice->kernel, "depthwise 8x%d columns x channels", kernels.lanes);
-  const int64_t rows = direction == ConvDirection::bwd_data ? data_rows(s) : fwd_rows(s, normalises);
+  const ForwardCut cut = forward_cut(s, normalises);
+  const bool forward = direction == ConvDirection::fwd;
+  const int64_t rows = forward ? cut.most_rows(s) : data_rows(s), channels = forward ? cut.channels : channel_block(s);
   const char* read = normalises ? "normalised, " : "";
   if (direction == ConvDirection::bwd_weights) {
     choice->workspace += partial_elements(s) * int64_t(sizeof(float));
     snprintf(choice->blocking, sizeof choice->blocking, "%s%lld channels x %lld rows per chunk, %lld partial sums", read,
              (long long)channel_block(s), (long long)chunk_rows(s), (long long)partials(s));
   } else {
-    snprintf(choice->blocking, sizeof choice->blocking, "%s%lld channels, %lld rows per task", read, (long long)channel_block(s),
-             (long long)rows);
+    snprintf(choice->blocking, sizeof choice->blocking, "%s%lld channels, %lld rows per task", read, (long long)channels, (long long)rows);
   }
 }
 
 int64_t depthwise_parts(const ConvShape& s, ConvDirection direction, bool normalises) {
-  if (direction == ConvDirection::fwd) return s.n * div_up(s.oh, fwd_rows(s, normalises));
+  if (direction == ConvDirection::fwd) return s.n * forward_cut(s, normalises).row_blocks;
   return s.ocg() == 1 ? s.n * div_up(s.ih, data_rows(s)) : 0;
 }
 
 void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const BatchNorm* norm, const float* w,
                    const Tensor& y, const ConvEpilogueOperands& e) {
-  const int64_t block_rows = fwd_rows(s, norm), row_blocks = div_up(s.oh, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
-  const int64_t scratch = thread_elements(s, ConvDirection::fwd, norm);
+  const ForwardCut cut = forward_cut(s, norm);
+  const int64_t scratch = thread_elements(s, ConvDirection::fwd, norm), parts = cut.blocks_are_tasks ? cut.channel_blocks : 1;
   const bool plain = !e.bias && !e.residual && e.activation == UnaryKind::none;
-  parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
-    const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.oh, begin + block_rows);
+  parallel_for(run, s.n * cut.row_blocks * parts, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
+    const int64_t rows = task / parts, image = rows / cut.row_blocks;  // of all pictures
+    const Range blocks = piece(cut.channel_blocks, parts, task % parts);
+    const auto [begin, end] = cut.rows(s, rows % cut.row_blocks);
     float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
     float* rows_scratch = packed + packed_elements(s);
-    for (int64_t block = 0; block < channel_blocks; ++block) {
-      const Channels channels = channels_of(s, block);
+    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+      const Channels channels = channels_of(s, block, cut.channels);
       kernels.depthwise->pack(s.kh, s.kw, channels.count, w + channels.begin, s.kw * s.oc, s.oc, packed);
       const InputRows in = read_rows(kernels, s, x, norm, image, input_rows(s, begin, end), channels, rows_scratch);
       for (int64_t oy = begin; oy < end; ++oy) {
@@ -246,7 +270,9 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
         kernels.depthwise->convolve_row(row, from, packed + ky * row.w_row, y.f32() + at, plain ? nullptr : &epilogue);
       }
     }
-    if (e.gathering) e.gathering->add(task, {(image * s.oh + begin) * s.ow, (image * s.oh + end) * s.ow}, {0, s.oc});
+    if (e.gathering)
+      e.gathering->add(rows, {(image * s.oh + begin) * s.ow, (image * s.oh + end) * s.ow},
+                       {blocks.begin * cut.channels, min_of(s.oc, blocks.end * cut.channels)});
   });
 }
 
