@@ -420,8 +420,8 @@ void conv_direct_choose(const ConvShape& s, ConvDirection direction, bool normal
   choice->workspace += threads * cut.bytes;
   choice->packed = conv_direct_packed_bytes(s, direction);
   snprintf(choice->kernel, sizeof choice->kernel, "brgemm %s", kernels.brgemm->tile);
-  snprintf(choice->blocking, sizeof choice->blocking, "%s%s, %lld tasks: chunks of up to %lld pixels x %lld of %lld panels of %lld, %s outside",
-           kForms[(int)cut.form],
+  snprintf(choice->blocking, sizeof choice->blocking,
+           "%s%s, %lld tasks: chunks of up to %lld pixels x %lld of %lld panels of %lld, %s outside", kForms[(int)cut.form],
            normalises   ? " normalised"
            : cut.spread ? " copied"
                         : "",
