@@ -127,7 +127,7 @@ WL_INLINE void convolve_lanes(const DepthwiseRow& d, const Missing& missing, con
       for (int64_t t = 0; t < d.taps; ++t) {
         const f32v weight = load(w + t * kLanes);
 #pragma GCC unroll 8
-        for (int j = 0; j < np; ++j) accumulate(sum[j], load_lanes<tail>(x + t * tap + j * column, lanes), weight);
+        for (int j = 0; j < np; ++j) sum[j] = fma(load_lanes<tail>(x + t * tap + j * column, lanes), weight, sum[j]);
       }
     }
   }
@@ -178,9 +178,10 @@ struct Columns {
 // size, so that they are nearly equal; of others powers of two.
 template <int kw, int s, class Body>
 WL_INLINE void each_step(const DepthwiseRow& d, Body body) {
-  const int64_t equal = div_up(d.columns, div_up(d.columns, kColumns));
+  constexpr int64_t most = kw < 3 ? kColumns / 2 : kColumns;  // one or two taps make short chains: memory binds
+  const int64_t equal = div_up(d.columns, div_up(d.columns, most));
   for (int64_t p = 0, size = 0; p < d.columns; p += size) {
-    size = min_of(d.columns - p, kw == 3 ? equal : kColumns);
+    size = min_of(d.columns - p, kw == 3 ? equal : most);
     if (kw != 3)
       while (size & (size - 1)) size &= size - 1;
     const int64_t first = p * s + d.start, last = first + (size - 1) * s + kw - 1;
@@ -274,7 +275,7 @@ WL_INLINE void weights_lanes(const DepthwiseRow& d, const Missing& missing, cons
       for (int64_t t = 0; t < d.taps; ++t) {
         f32v sum = load(dw + t * kLanes);
 #pragma GCC unroll 8
-        for (int j = 0; j < np; ++j) accumulate(sum, load_lanes<tail>(x + t * tap + j * column, lanes), g[j]);
+        for (int j = 0; j < np; ++j) sum = fma(load_lanes<tail>(x + t * tap + j * column, lanes), g[j], sum);
         store(dw + t * kLanes, sum);
       }
     }
