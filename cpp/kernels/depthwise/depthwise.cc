@@ -108,7 +108,17 @@ WL_INLINE void convolve_lanes(const DepthwiseRow& d, const Missing& missing, con
   f32v sum[np] = {};
   fetch_rows<np, s>(d, x);
   for (int64_t r = 0; r < d.rows; ++r, x += d.x_row, w += d.w_row) {
-    if constexpr (kw > 0) {
+    if constexpr (kw == 1 || kw == 2) {
+      f32v at[np + kw - 1];
+#pragma GCC unroll 16
+      for (int i = 0; i < np + kw - 1; ++i) at[i] = load_lanes<tail>(x + i * d.x_col, lanes);
+#pragma GCC unroll 2
+      for (int t = 0; t < kw; ++t) {
+        const f32v weight = load(w + t * kLanes);
+#pragma GCC unroll 8
+        for (int j = 0; j < np; ++j) sum[j] = fma(at[j + t], weight, sum[j]);
+      }
+    } else if constexpr (kw > 0) {
       constexpr int positions = (np - 1) * s + kw;
       const Missing here = opaque(missing);
       f32v weight[kw];
@@ -178,10 +188,9 @@ struct Columns {
 // size, so that they are nearly equal; of others powers of two.
 template <int kw, int s, class Body>
 WL_INLINE void each_step(const DepthwiseRow& d, Body body) {
-  constexpr int64_t most = kw < 3 ? kColumns / 2 : kColumns;  // one or two taps make short chains: memory binds
-  const int64_t equal = div_up(d.columns, div_up(d.columns, most));
+  const int64_t equal = div_up(d.columns, div_up(d.columns, kColumns));
   for (int64_t p = 0, size = 0; p < d.columns; p += size) {
-    size = min_of(d.columns - p, kw == 3 ? equal : most);
+    size = min_of(d.columns - p, kw == 3 ? equal : kColumns);
     if (kw != 3)
       while (size & (size - 1)) size &= size - 1;
     const int64_t first = p * s + d.start, last = first + (size - 1) * s + kw - 1;
@@ -213,13 +222,14 @@ void convolve_edge(const DepthwiseRow& d, const float* x, const float* w, float*
   }
 }
 
-// Any taps, stride, dilation and padding.
-void convolve_any(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
+// Inside and ends apart: any taps, stride, dilation and padding, or one or two taps, whose chains are short.
+template <int kw, int s>
+void convolve_apart(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
   const Interior in = interior(d);
   convolve_edge(d, x, w, y, e, 0, in.begin);
   int64_t p = in.begin;
-  for (; p + 4 <= in.end; p += 4) convolve_columns<4, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
-  for (; p < in.end; ++p) convolve_columns<1, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
+  for (; p + 4 <= in.end; p += 4) convolve_columns<4, kw, s>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
+  for (; p < in.end; ++p) convolve_columns<1, kw, s>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
   convolve_edge(d, x, w, y, e, in.end, d.columns);
 }
 
@@ -239,9 +249,9 @@ void convolve_row(const DepthwiseRow& d, const float* x, const float* w, float* 
     case shape(3, 2): return convolve_steps<3, 2>(d, x, w, y, e);
     case shape(5, 1): return convolve_steps<5, 1>(d, x, w, y, e);
     case shape(5, 2): return convolve_steps<5, 2>(d, x, w, y, e);
-    case shape(1, 1): return convolve_steps<1, 1>(d, x, w, y, e);  // with the next, the phases of stride 2 in backward-data
-    case shape(2, 1): return convolve_steps<2, 1>(d, x, w, y, e);
-    default: convolve_any(d, x, w, y, e);
+    case shape(1, 1): return convolve_apart<1, 1>(d, x, w, y, e);  // with the next, the phases of stride 2 in backward-data
+    case shape(2, 1): return convolve_apart<2, 1>(d, x, w, y, e);
+    default: convolve_apart<0, 0>(d, x, w, y, e);
   }
 }
 
