@@ -126,7 +126,7 @@ int64_t data_rows(const ConvShape& s) {
 
 // How the forward direction is cut, by shape alone. Few blocks of rows are cut by channels too: then a thread reads the channels that it
 // wrote, where a 1x1 of few pixels comes before.
-constexpr int64_t kEnoughTasks = 16;
+constexpr int64_t kEnoughTasks = 16, kLeastElements = 4096;  // of a block
 struct ForwardCut {
   int64_t row_blocks, channels, channel_blocks;  // of a picture; of a block
   bool blocks_are_tasks;                         // channels outside rows
@@ -142,7 +142,8 @@ ForwardCut forward_cut(const ConvShape& s, bool normalises) {
   cut.row_blocks = div_up(s.oh, rows);
   if (normalises || s.n * cut.row_blocks >= kEnoughTasks) return cut;
   cut.row_blocks = few_parts(cut.row_blocks, 1);
-  cut.channels = min_of(cut.channels, round_up(div_up(s.oc, div_up(kEnoughTasks, s.n * cut.row_blocks)), 64));
+  const int64_t wanted = div_up(s.oc, div_up(kEnoughTasks, s.n * cut.row_blocks)), least = kLeastElements / (cut.most_rows(s) * s.ow);
+  cut.channels = min_of(cut.channels, round_up(max_of(max_of(wanted, least), 1), 64));
   cut.channel_blocks = div_up(s.oc, cut.channels);
   cut.blocks_are_tasks = true;
   return cut;
