@@ -18,6 +18,10 @@ constexpr int64_t max_of(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
 
+constexpr int64_t clamp(int64_t v, int64_t low, int64_t high) {
+  return v < low ? low : v > high ? high : v;
+}
+
 // The i-th of `parts` nearly equal pieces of [0, total): pieces differ by at most one.
 struct Range {
   int64_t begin, end;

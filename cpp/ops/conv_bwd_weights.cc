@@ -25,8 +25,7 @@ namespace wl {
 namespace {
 
 constexpr int64_t kChunkPixels = 192, kMostPixels = kChunkPixels * 3 / 2;  // of a chunk: what is aimed at, and the most
-constexpr int64_t kEnoughTasks = 16;
-constexpr int64_t kBlockElements = 1 << 17;  // of dw per task: stays in L2 while the pixels pass by
+constexpr int64_t kBlockElements = 1 << 17;                                // of dw per task: stays in L2 while the pixels pass by
 
 // Floats between pixels from which on the first cache level keeps too few of them: multiples fall into four sets or fewer.
 constexpr int64_t kCrowded = 256;

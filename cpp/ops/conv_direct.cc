@@ -10,17 +10,17 @@ namespace wl {
 
 namespace {
 
-constexpr int64_t kRowsBelow = 64;                 // channels below which k runs over kx too: a run of one tap would be too short
-constexpr int64_t kInterleaveUpTo = 4;             // channels up to which it runs over ky too
-constexpr int64_t kWeightsInCache = 512 << 10;     // bytes of weights per group that stay in the second cache level between tiles
-constexpr int64_t kChunkBytes = 384 << 10;         // input and output of a chunk of pixels, to stay in the second cache level
-constexpr int64_t kTableBytes = 64 << 10;          // row pointers of a chunk
-constexpr int64_t kLeastPixels = 72, kTasks = 16;  // smallest chunk worth a task; tasks wanted
-constexpr int64_t kTilesTogether = 4;              // rows of tiles between which the next ones are fetched from memory
-constexpr int64_t kCrowded = 1024;                 // floats between pixels: multiples of it fall into one set of the first cache level
-constexpr int kWays = 8;                           // of that level: so many pixels of a tile have room
-constexpr int64_t kLeastUses = 2;                  // panels of a task that read a pixel, from which it is worth copying
-constexpr int64_t kNormalisedUses = 4;             // those of a task that normalises, at least: each does it again
+constexpr int64_t kRowsBelow = 64;              // channels below which k runs over kx too: a run of one tap would be too short
+constexpr int64_t kInterleaveUpTo = 4;          // channels up to which it runs over ky too
+constexpr int64_t kWeightsInCache = 512 << 10;  // bytes of weights per group that stay in the second cache level between tiles
+constexpr int64_t kChunkBytes = 384 << 10;      // input and output of a chunk of pixels, to stay in the second cache level
+constexpr int64_t kTableBytes = 64 << 10;       // row pointers of a chunk
+constexpr int64_t kLeastPixels = 72;            // smallest chunk worth a task
+constexpr int64_t kTilesTogether = 4;           // rows of tiles between which the next ones are fetched from memory
+constexpr int64_t kCrowded = 1024;              // floats between pixels: multiples of it fall into one set of the first cache level
+constexpr int kWays = 8;                        // of that level: so many pixels of a tile have room
+constexpr int64_t kLeastUses = 2;               // panels of a task that read a pixel, from which it is worth copying
+constexpr int64_t kNormalisedUses = 4;          // those of a task that normalises, at least: each does it again
 constexpr double kNanosecondsPerMac = 0.02, kNanosecondsPerPixel = 4;
 
 // How many kernel positions belong to phases before that of `residue` (of k*dilation modulo the stride).
@@ -152,12 +152,12 @@ Cut cut_work(const ConvView& view, bool normalises, const BrgemmKernels& brgemm)
   const int64_t per_pixel = 4 * (k * min_of(y.step, y.taps + 1) * min_of(x.step, x.taps + 1) + (c.panels_inside ? columns : c.width));
   const int64_t taps = c.form == ConvForm::pixels ? y.taps * x.taps : c.form == ConvForm::rows ? y.taps : 1;
   const int64_t room = min_of(kChunkBytes / per_pixel, kTableBytes / (8 * max_of(taps, 1)));
-  const int64_t most = max_of(kLeastPixels, min_of(room, div_up(rows * cols * c.phases * s.g, kTasks)));
+  const int64_t most = max_of(kLeastPixels, min_of(room, div_up(rows * cols * c.phases * s.g, kEnoughTasks)));
   c.col_blocks = 1, c.copied = 0;
   if (c.form == ConvForm::pixels) {
     c.row_chunks = div_up(rows * cols, most);
     c.pixels = min_of(rows * cols, max_of(most, min_of(room, 2 * kLeastPixels)));  // of any batch that is no larger
-    if (most == kLeastPixels && c.row_chunks < kTasks) c.row_chunks = few_parts(c.row_chunks, div_up(rows * cols, c.pixels));
+    if (most == kLeastPixels && c.row_chunks < kEnoughTasks) c.row_chunks = few_parts(c.row_chunks, div_up(rows * cols, c.pixels));
   } else {
     const auto fits = [&](int64_t r, int64_t w) { return copied_floats(c.form, y, x, k, r, w) * 4 <= kChunkBytes; };
     int64_t most_cols = cols;
@@ -182,7 +182,7 @@ Cut cut_work(const ConvView& view, bool normalises, const BrgemmKernels& brgemm)
   }
   c.table = taps * c.pixels + (c.form == ConvForm::interleaved ? y.taps : 0);
   const int64_t chunks = c.row_chunks * c.col_blocks * s.g * c.phases;
-  c.panel_blocks = min_of(c.panels, max_of(1, div_up(kTasks, chunks)));
+  c.panel_blocks = min_of(c.panels, max_of(1, div_up(kEnoughTasks, chunks)));
   if (normalises) c.panel_blocks = min_of(c.panel_blocks, div_up(c.panels, kNormalisedUses));
   c.tasks = chunks * c.panel_blocks;
   const bool crowded = brgemm.rows > kWays && c.form == ConvForm::pixels && taps == 1 && k * s.g * x.step % kCrowded == 0;

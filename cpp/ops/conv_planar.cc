@@ -16,7 +16,6 @@ namespace {
 constexpr int64_t kPlaneFloats = 48 << 10;        // planes of a task: they stay in the second cache level
 constexpr int64_t kWeightsPlaneFloats = 8 << 10;  // with the planes of dy: each tile passes over all of them, so in the first
 constexpr int64_t kLeastColumns = 64;             // of a chunk, before long rows are cut
-constexpr int64_t kTasks = 16;                    // wanted in backward-weights
 constexpr double kChunkNanoseconds = 300;         // what a chunk costs whatever its size
 constexpr double kMargin = 0.9;                   // planar must be this much cheaper than direct
 constexpr int64_t kAddressable = int64_t(1) << 30;
@@ -256,7 +255,7 @@ struct WeightsPlan {
         layout(view.rows(0), view.cols(0), s.icg(), cut) {
     dy_plane = Layout::plane_floats(cut.rows, layout.pitch);
     chunks = s.n * cut.row_chunks * cut.col_chunks;
-    parts = min_of(chunks, div_up(kTasks, s.g));
+    parts = min_of(chunks, div_up(kEnoughTasks, s.g));
   }
   int64_t elements() const { return view.shape.taps() * view.shape.icg() * view.shape.ocg(); }  // of a group
   int64_t offsets_floats() const { return floats_of(layout.terms() * int64_t(sizeof(int32_t))); }

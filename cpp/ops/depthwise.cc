@@ -126,16 +126,16 @@ int64_t data_rows(const ConvShape& s) {
 
 // How the forward direction is cut, by shape alone. Few blocks of rows are cut by channels too: then a thread reads the channels that it
 // wrote, where a 1x1 of few pixels comes before.
-constexpr int64_t kEnoughTasks = 16, kLeastElements = 4096;  // of a block
+constexpr int64_t kLeastElements = 4096;  // of a block
 struct ForwardCut {
-  int64_t row_blocks, channels, channel_blocks;  // of a picture; of a block
-  bool blocks_are_tasks;                         // channels outside rows
+  int64_t row_blocks, channels, channel_blocks;  // of a picture; of a block; of a picture
+  int64_t parts;                                 // that tasks of the same rows share the blocks of channels in
 
   Range rows(const ConvShape& s, int64_t block) const { return {block * s.oh / row_blocks, (block + 1) * s.oh / row_blocks}; }
   int64_t most_rows(const ConvShape& s) const { return div_up(s.oh, row_blocks); }
 };
 ForwardCut forward_cut(const ConvShape& s, bool normalises) {
-  ForwardCut cut{div_up(s.oh, min_of(s.oh, 4)), channel_block(s), div_up(s.oc, channel_block(s)), false};
+  ForwardCut cut{div_up(s.oh, min_of(s.oh, 4)), channel_block(s), div_up(s.oc, channel_block(s)), 1};
   if (s.ocg() > 1) return cut;
   int64_t rows = rows_per_task(s.n, s.oh, s.ow * s.oc);
   if (normalises) rows = max_of(1, min_of(rows, (normalised_rows(s, 1) - (s.kh - 1) * s.dilh - 1) / s.sh + 1));
@@ -144,8 +144,7 @@ ForwardCut forward_cut(const ConvShape& s, bool normalises) {
   cut.row_blocks = few_parts(cut.row_blocks, 1);
   const int64_t wanted = div_up(s.oc, div_up(kEnoughTasks, s.n * cut.row_blocks)), least = kLeastElements / (cut.most_rows(s) * s.ow);
   cut.channels = min_of(cut.channels, round_up(max_of(max_of(wanted, least), 1), 64));
-  cut.channel_blocks = div_up(s.oc, cut.channels);
-  cut.blocks_are_tasks = true;
+  cut.parts = cut.channel_blocks = div_up(s.oc, cut.channels);
   return cut;
 }
 
@@ -219,7 +218,7 @@ void depthwise_choose(const ConvShape& s, ConvDirection direction, bool normalis
   choice->algorithm = Algorithm::depthwise;
   choice->packed = 0;
   choice->workspace = threads * thread_elements(s, direction, normalises) * int64_t(sizeof(float));
-  snprintf(choice->kernel, sizeof choice->kernel, "depthwise 8x%d columns x channels", kernels.lanes);
+  snprintf(choice->kernel, sizeof choice->kernel, "depthwise, vectors of %d channels", kernels.lanes);
   const ForwardCut cut = forward_cut(s, normalises);
   const bool forward = direction == ConvDirection::fwd;
   const int64_t rows = forward ? cut.most_rows(s) : data_rows(s), channels = forward ? cut.channels : channel_block(s);
@@ -241,7 +240,7 @@ int64_t depthwise_parts(const ConvShape& s, ConvDirection direction, bool normal
 void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, const Tensor& x, const BatchNorm* norm, const float* w,
                    const Tensor& y, const ConvEpilogueOperands& e) {
   const ForwardCut cut = forward_cut(s, norm);
-  const int64_t scratch = thread_elements(s, ConvDirection::fwd, norm), parts = cut.blocks_are_tasks ? cut.channel_blocks : 1;
+  const int64_t scratch = thread_elements(s, ConvDirection::fwd, norm), parts = cut.parts;
   const bool plain = !e.bias && !e.residual && e.activation == UnaryKind::none;
   parallel_for(run, s.n * cut.row_blocks * parts, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
     const int64_t rows = task / parts, image = rows / cut.row_blocks;  // of all pictures

@@ -98,6 +98,9 @@ struct Op {
 // The op behind a number, or null. (ops/table.cc expands ops.inc: each op file defines `extern const Op op_<name>`.)
 const Op* find_op(uint16_t opcode);
 
+// Tasks of a loop whose work can be cut finer: enough for the threads of most machines to share them evenly.
+constexpr int64_t kEnoughTasks = 16;
+
 // Runs body(task, thread) for every task in [0, tasks) on at most run.threads threads, 0 <= thread < run.threads; returns when all are
 // done. Which thread gets which task is free, so bits may depend on the task alone. Below `cost` (rough nanoseconds of the whole loop on
 // one thread) of 10 µs it runs on the caller's thread. Defined in runtime/threads.cc, the one file that names OpenMP.

@@ -36,7 +36,7 @@ Status pool_verify(const Step& step, const Tensor& x, const Tensor& y) {
 }
 
 PoolTasks pool_tasks(int64_t n, int64_t rows, int64_t columns, int64_t channels, int64_t taps) {
-  constexpr int64_t kLeastElements = 1 << 14, kEnoughTasks = 16, kLeastChannels = 64;
+  constexpr int64_t kLeastElements = 1 << 14, kLeastChannels = 64;
   PoolTasks t;
   t.row_block = min_of(rows, max_of(1, kLeastElements / max_of(1, columns * channels * taps)));
   t.row_blocks = div_up(rows, t.row_block);

@@ -15,7 +15,7 @@ constexpr int64_t kColumnInput = 16 << 20;   // transformed tiles that its tasks
 
 constexpr int64_t kTerms = kBrgemmFlush;              // of the sum, whose weights are transformed at a time: a cut there changes no bit
 constexpr int64_t kLeastRows = 28, kMostRows = 1024;  // tiles of a task
-constexpr int64_t kEnoughTasks = 8;
+constexpr int64_t kTasks = 8;
 constexpr int64_t kTransformRows = 16;  // of the weights
 constexpr int64_t kLeastChannels = 32;
 
@@ -152,9 +152,9 @@ struct TiledCut {
 
 TiledCut tiled_cut(const Correlation& g) {
   const int64_t wanted = max_of(kLeastRows, min_of(96, kTiledBlock / (g.places() * (g.k + kPanel) * 4)));
-  const Share share = share_of(g, wanted, kEnoughTasks);
+  const Share share = share_of(g, wanted, kTasks);
   const int64_t k = round_up(g.k, 16);  // the longest vector
-  const int64_t groups = share.tasks >= kEnoughTasks / 2 ? 1 : min_of(div_up(g.c, kPanel), div_up(kEnoughTasks, share.tasks));
+  const int64_t groups = share.tasks >= kTasks / 2 ? 1 : min_of(div_up(g.c, kPanel), div_up(kTasks, share.tasks));
   return {share, groups, k, skewed(share.most * k), skewed(share.most * kPanel)};
 }
 

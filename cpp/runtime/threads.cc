@@ -76,13 +76,12 @@ class Share {
   uint64_t look() const { return word_.load(std::memory_order_acquire); }
   static bool any(uint64_t seen) { return first(seen) != end(seen); }
 
-  // Begins the first chunk, if the share is as it was seen; else nothing (-1), and `seen` is what it is now.
-  int64_t begin_first(uint64_t& seen) {
-    return any(seen) && word_.compare_exchange_weak(seen, seen + (1 << 16), std::memory_order_acq_rel) ? first(seen) : -1;
-  }
-  // Likewise the last.
-  int64_t begin_last(uint64_t& seen) {
-    return any(seen) && word_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel) ? end(seen) - 1 : -1;
+  // Begins a chunk, the first or the last, if the share is as it was seen; else nothing (-1), and `seen` is what it is now.
+  enum End { kFirst, kLast };
+  int64_t begin(uint64_t& seen, End which) {
+    const uint64_t rest = which == kFirst ? seen + (1 << 16) : seen - 1;
+    if (!any(seen) || !word_.compare_exchange_weak(seen, rest, std::memory_order_acq_rel)) return -1;
+    return which == kFirst ? first(seen) : end(seen) - 1;
   }
 
  private:
@@ -163,7 +162,7 @@ int64_t take_chunks(Team& team, int thread, int threads) {
   for (int i = 0; i < threads; ++i) {
     Share& share = team.share[(thread + i) % threads];
     for (uint64_t seen = share.look(); Share::any(seen);) {
-      const int64_t chunk = i == 0 ? share.begin_first(seen) : share.begin_last(seen);
+      const int64_t chunk = share.begin(seen, i == 0 ? Share::kFirst : Share::kLast);
       if (chunk < 0) continue;
       run_chunk(team, chunk, thread);
       ++taken;
@@ -195,7 +194,7 @@ bool help(int worker, int workers) {
     if (!seat) continue;
     uint64_t seen = team.share[seat].look();
     if (!Share::any(seen) || team.seats.load(std::memory_order_acquire) != seats) continue;  // seats that belong to this share
-    const int64_t chunk = team.share[seat].begin_first(seen);
+    const int64_t chunk = team.share[seat].begin(seen, Share::kFirst);
     if (chunk < 0) continue;
     run_chunk(team, chunk, seat);
     const int64_t taken = 1 + take_chunks(team, seat, threads_of(seats));

@@ -309,11 +309,12 @@ __attribute__((noinline)) void tile_row(const BrgemmArgs& g, int64_t row, int64_
   }
 }
 
-template <int MR, int NV, Fetch kFetch, bool kPlain>
+// Never plain: its sums have several segments, and mostly something to add to.
+template <int MR, int NV, Fetch kFetch, bool>
 __attribute__((noinline)) void tile_row(const BrgemmTransposedArgs& g, int64_t row, int64_t column, int64_t end, Streams&, int64_t) {
   f32v memory[MR * NV];
   for (; column < end; column += NV * kLanes) {
-    const int64_t columns = kPlain || end - column > NV * kLanes ? NV * kLanes : end - column;
+    const int64_t columns = end - column > NV * kLanes ? NV * kLanes : end - column;
     fetch_output<MR, NV>(g.out, row, column);
     f32v acc[MR][NV] = {};
     f32v* total = in_memory(memory);
@@ -330,7 +331,7 @@ __attribute__((noinline)) void tile_row(const BrgemmTransposedArgs& g, int64_t r
           });
     }
     if (flushed) add_total<MR, NV>(acc, total);
-    leave<MR, NV, kPlain>(acc, total, g.out, row, column, columns);
+    leave<MR, NV, false>(acc, total, g.out, row, column, columns);
   }
 }
 

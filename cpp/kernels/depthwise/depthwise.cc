@@ -11,17 +11,11 @@ namespace {
 struct Interior {
   int64_t begin, end;
 };
-WL_INLINE int64_t ceil_div(int64_t a, int64_t b) {
-  return a <= 0 ? -(-a / b) : (a + b - 1) / b;
-}
-WL_INLINE int64_t clamp(int64_t v, int64_t low, int64_t high) {
-  return v < low ? low : v > high ? high : v;
-}
 
 WL_INLINE Interior interior(const DepthwiseRow& d) {
   if (d.taps == 0) return {0, d.columns};
   const int64_t reach = d.start + (d.taps - 1) * d.dilation;
-  const int64_t begin = clamp(ceil_div(-d.start, d.stride), 0, d.columns);
+  const int64_t begin = clamp(div_up(-d.start, d.stride), 0, d.columns);
   const int64_t end = d.width - 1 < reach ? 0 : (d.width - 1 - reach) / d.stride + 1;
   return {begin, clamp(end, begin, d.columns)};
 }
@@ -29,8 +23,8 @@ WL_INLINE Interior interior(const DepthwiseRow& d) {
 // The taps that column p meets inside [0, width), as a row of one column.
 WL_INLINE DepthwiseRow edge_column(const DepthwiseRow& d, int64_t p, int64_t* first_tap) {
   const int64_t at = p * d.stride + d.start;
-  const int64_t begin = clamp(ceil_div(-at, d.dilation), 0, d.taps);
-  const int64_t end = clamp(ceil_div(d.width - at, d.dilation), begin, d.taps);
+  const int64_t begin = clamp(div_up(-at, d.dilation), 0, d.taps);
+  const int64_t end = clamp(div_up(d.width - at, d.dilation), begin, d.taps);
   DepthwiseRow one = d;
   one.columns = 1;
   one.taps = end - begin;
@@ -206,6 +200,18 @@ WL_INLINE void each_step(const DepthwiseRow& d, Body body) {
   }
 }
 
+// The same with inside and ends apart: any taps, stride, dilation and padding, or one or two taps, whose chains are short. edge(begin, end)
+// takes columns some of whose taps are outside.
+template <class Edge, class Body>
+WL_INLINE void each_apart(const DepthwiseRow& d, Edge edge, Body body) {
+  const Interior in = interior(d);
+  edge(0, in.begin);
+  int64_t p = in.begin;
+  for (; p + 4 <= in.end; p += 4) body(Columns<4>{}, p);
+  for (; p < in.end; ++p) body(Columns<1>{}, p);
+  edge(in.end, d.columns);
+}
+
 template <int kw, int s>
 void convolve_steps(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
   each_step<kw, s>(d, [&](auto columns, const Missing& missing, int64_t p) {
@@ -222,15 +228,11 @@ void convolve_edge(const DepthwiseRow& d, const float* x, const float* w, float*
   }
 }
 
-// Inside and ends apart: any taps, stride, dilation and padding, or one or two taps, whose chains are short.
 template <int kw, int s>
 void convolve_apart(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
-  const Interior in = interior(d);
-  convolve_edge(d, x, w, y, e, 0, in.begin);
-  int64_t p = in.begin;
-  for (; p + 4 <= in.end; p += 4) convolve_columns<4, kw, s>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
-  for (; p < in.end; ++p) convolve_columns<1, kw, s>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p);
-  convolve_edge(d, x, w, y, e, in.end, d.columns);
+  each_apart(
+      d, [&](int64_t begin, int64_t end) { convolve_edge(d, x, w, y, e, begin, end); },
+      [&](auto columns, int64_t p) { convolve_columns<columns.value, kw, s>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p); });
 }
 
 // Taps and stride where there is code of their own for them, else 0. Each end of a row may miss no more positions than that code looks at.
@@ -315,13 +317,12 @@ void weights_edge(const DepthwiseRow& d, const float* x, const float* dy, float*
   }
 }
 
-void weights_any(const DepthwiseRow& d, const float* x, const float* dy, float* dw) {
-  const Interior in = interior(d);
-  weights_edge(d, x, dy, dw, 0, in.begin);
-  int64_t p = in.begin;
-  for (; p + 4 <= in.end; p += 4) weights_columns<4, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, dy + p * d.y_col, dw);
-  for (; p < in.end; ++p) weights_columns<1, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, dy + p * d.y_col, dw);
-  weights_edge(d, x, dy, dw, in.end, d.columns);
+void weights_apart(const DepthwiseRow& d, const float* x, const float* dy, float* dw) {
+  each_apart(
+      d, [&](int64_t begin, int64_t end) { weights_edge(d, x, dy, dw, begin, end); },
+      [&](auto columns, int64_t p) {
+        weights_columns<columns.value, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, dy + p * d.y_col, dw);
+      });
 }
 
 void weights_row(const DepthwiseRow& d, const float* x, const float* dy, float* dw) {
@@ -330,7 +331,7 @@ void weights_row(const DepthwiseRow& d, const float* x, const float* dy, float* 
     case shape(3, 2): return weights_steps<3, 2>(d, x, dy, dw);
     case shape(5, 1): return weights_steps<5, 1>(d, x, dy, dw);
     case shape(5, 2): return weights_steps<5, 2>(d, x, dy, dw);
-    default: weights_any(d, x, dy, dw);
+    default: weights_apart(d, x, dy, dw);
   }
 }
 

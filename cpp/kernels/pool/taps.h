@@ -1,5 +1,6 @@
 // Pieces of pool.cc and thin.h: indices in memory and in registers, the taps of one output column, and which of two values wins.
 #pragma once
+#include "base/align.h"
 #include "simd/simd.h"
 
 namespace wl {
@@ -45,13 +46,6 @@ WL_INLINE void store_index_between(int32_t* p, i32v index, int first, int n) {
 }
 
 // --- the taps of one output column ---
-WL_INLINE int64_t ceil_div(int64_t a, int64_t b) {
-  return a <= 0 ? -(-a / b) : (a + b - 1) / b;
-}
-WL_INLINE int64_t clamp(int64_t v, int64_t low, int64_t high) {
-  return v < low ? low : v > high ? high : v;
-}
-
 struct Taps {
   int64_t begin, end;
 };
@@ -61,8 +55,8 @@ WL_INLINE Taps taps_inside(int64_t at, int64_t taps, int64_t dilation, int64_t w
     const int64_t begin = clamp(-at, 0, taps);
     return {begin, clamp(width - at, begin, taps)};
   }
-  const int64_t begin = clamp(ceil_div(-at, dilation), 0, taps);
-  return {begin, clamp(ceil_div(width - at, dilation), begin, taps)};
+  const int64_t begin = clamp(div_up(-at, dilation), 0, taps);
+  return {begin, clamp(div_up(width - at, dilation), begin, taps)};
 }
 
 // --- maximum ---

@@ -217,8 +217,8 @@ WL_INLINE void gather_thin(const PoolGather& g, bool accumulate, float* dx, Plac
   for (int64_t i = 0; i < g.columns; i += most) {
     const int64_t columns = g.columns - i < most ? g.columns - i : most, n = columns * channels;
     const int64_t first = i + g.pad - reach, end = first + columns + reach;  // an output lies at column o*stride
-    const int64_t o_begin = first <= 0 ? 0 : ceil_div(first, g.stride);
-    const int64_t o_end = (g.width - 1) * g.stride < end ? g.width : ceil_div(end, g.stride);
+    const int64_t o_begin = max_of(0, div_up(first, g.stride));
+    const int64_t o_end = (g.width - 1) * g.stride < end ? g.width : div_up(end, g.stride);
     for (int64_t r = 0; r < g.rows; ++r) {
       for (int64_t j = 0; j < (end - first) * channels + kLanes; j += kLanes) {
         store(a + j, zero());
