@@ -290,6 +290,13 @@ void fill_runs(const Sweep& w, const Chunk& c, const Row* rows, int64_t ky, int6
   }
 }
 
+// Makes one run of those that follow each other in both operands: the start of a run takes as long as several pixels.
+void join_runs(OuterTile* t, OuterRun* runs) {
+  for (int64_t r = 1; r < t->runs; ++r)
+    if (runs[r].a != runs[r - 1].a + t->count * t->a_step || runs[r].b != runs[r - 1].b + t->count * t->b_step) return;
+  t->count *= t->runs, t->runs = 1;
+}
+
 // What one task adds up: ranges of `run`, of taps_y and of the group's output channels; x, dy and sum start at the group's first channels.
 struct Block {
   Range m, y, n;
@@ -355,6 +362,7 @@ void add_chunk(const Sweep& w, const Kernels& kernels, const BatchNorm* norm, co
         }
         if (w.spread_x)
           for (int64_t r = 0; r < tile.runs; ++r) t.runs[r].a = t.spread + r * tile.count * w.spread_step() - b.m.begin;
+        join_runs(&tile, t.runs);
         for (int64_t i = 0; i < tiles; ++i) {
           const Range m = piece(b.m.size(), tiles, i);
           tile.a_offset = b.m.begin + m.begin;
@@ -373,6 +381,7 @@ void add_chunk_swapped(const Sweep& w, const OuterKernels& k, const Chunk& c, co
   tile.a_step = w.dy_col;
   tile.b_step = w.x_step();
   tile.ldc = w.run;
+  join_runs(&tile, t.runs);
   for (int64_t j = 0; j < w.run; j += k.columns) {
     const int n = int(min_of(k.columns, w.run - j));
     const int64_t tiles = div_up(w.s.oc, tile_rows(k, n));
