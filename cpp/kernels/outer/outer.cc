@@ -25,15 +25,18 @@ template <int mr, int nv>
 void tile_of(const OuterTile& t, const OuterRun* runs, int n, float* __restrict c, bool add) {
   f32v sum[mr][nv] = {};
   const char* ahead = t.ahead.step ? t.ahead.at : reinterpret_cast<const char*>(c);  // no branch inside: c is near anyway
+  // Rows of `a` lie far apart: no hardware prefetcher follows them. Runs shorter than what is asked for ahead ask for a later run. The very
+  // last ask for nothing: past the end there may be pages that nobody has touched, and processors look for such a page anew each time, for
+  // hundreds of cycles.
+  const int64_t runs_ahead = t.runs > 1 && t.count < kPixelsAhead ? kPixelsAhead / t.count : 0;
   for (int64_t r = 0; r < t.runs; ++r) {
     const float* a = runs[r].a + t.a_offset;
     const float* b = runs[r].b;
-    // Rows of `a` lie far apart: no hardware prefetcher follows them. The very last ask for nothing: past the end there may be pages that
-    // nobody has touched, and processors look for such a page anew each time, for hundreds of cycles.
-    const int64_t asking = r + 1 < t.runs ? t.count : t.count - kPixelsAhead;
+    const int64_t ahead_of_a = runs_ahead == 0 ? kPixelsAhead * t.a_step : r + runs_ahead < t.runs ? runs[r + runs_ahead].a - runs[r].a : 0;
+    const int64_t asking = runs_ahead > 0 || r + 1 < t.runs ? t.count : t.count - kPixelsAhead;
     int64_t p = 0;
     for (int last = 0; last < 2; ++last) {
-      const int64_t far = last ? 0 : kPixelsAhead * t.a_step, end = last ? t.count : asking;
+      const int64_t far = last ? 0 : ahead_of_a, end = last ? t.count : asking;
 #pragma GCC unroll 2
       for (; p < end; ++p) {
         __builtin_prefetch(a + far);
