@@ -25,16 +25,16 @@ _EFFICIENCY = {
     "conv_fwd direct": 0.93,
     "conv_bwd_data direct": 0.91,
     "conv_bwd_weights direct": 0.79,
-    "conv_fwd planar": 0.34,
-    "conv_bwd_data planar": 0.37,
-    "conv_bwd_weights planar": 0.31,
-    "conv_fwd winograd": 0.82,
-    "conv_bwd_data winograd": 0.82,
-    "conv_bwd_weights winograd": 0.56,
+    "conv_fwd planar": 0.44,
+    "conv_bwd_data planar": 0.46,
+    "conv_bwd_weights planar": 0.47,
+    "conv_fwd winograd": 0.88,
+    "conv_bwd_data winograd": 0.88,
+    "conv_bwd_weights winograd": 0.62,
     "conv_fwd depthwise": 0.24,
     "conv_bwd_data depthwise": 0.24,
     "conv_bwd_weights depthwise": 0.24,
-    "matmul direct": 0.51,
+    "matmul direct": 0.7,
     "pool_max direct": 0.05,
     "pool_max_bwd direct": 0.05,
     "pool_avg direct": 0.038,
@@ -43,7 +43,7 @@ _EFFICIENCY = {
 """What a class reaches of the rate of products in cache, where nothing else holds it up. Classes that are not here are bound by bytes."""
 
 _PASSES = {
-    "bn_bwd": 1.35,
+    "bn_bwd": 1.6,
     "bn_apply": 0.9,
     "sgd_update": 0.52,
     "sgd_matmul": 0.6,
@@ -65,12 +65,14 @@ _BETWEEN = 4.0
 """Between the writing of a step's operands and the step, a run touches so many times their bytes: they lie that far from the core."""
 
 _LANES = 16
-"""Products take output channels in groups of so many, and where there is one group only, reach less."""
-_ONE_GROUP = 1.3
+"""Products take output channels in groups of so many."""
+_VECTOR_LANES = {"avx512": 16, "avx2": 8}
+_ONE_VECTOR = 1.3
+"""Where all output channels fit a vector, products reach less."""
 _POOL_LANES = 8
-_SHORT = 30.0
+_SHORT = 14.0
 """A direct product of K terms reaches K / (K + this) of its efficiency: tiles begin and end."""
-_SHORT_ROWS = 16.0
+_SHORT_ROWS = 8.0
 """The same for backward-weights with so many rows of dw per output channel."""
 _TRANSFORMS = 3.9
 """Multiply-adds per pixel and channel, beside 9 per pixel and pair of channels, that Winograd's transforms are worth; in backward-weights
@@ -87,21 +89,21 @@ def step_seconds(step: Step, machine: Machine) -> float:
     passes = _PASSES_WITH_SUMS if len(step["inputs"]) > _SUMS_AT else _PASSES
     moved = step["bytes"] * passes.get(step["opcode"], 1.0)
     memory = moved / machine.bandwidth_of(step["bytes"] * _BETWEEN) if moved else 0.0
-    work = max(_arithmetic(step) / machine.products, memory)
+    work = max(_arithmetic(step, machine.isa) / machine.products, memory)
     shared = machine.threads > 1 and work * machine.threads > _SHARED_FROM
     return _START + work + _SHARE * shared
 
 
-def _arithmetic(step: Step) -> float:
+def _arithmetic(step: Step, isa: str) -> float:
     """Operations as if they ran as products do: those of the direct formula, times what the algorithm makes of them."""
     opcode, algorithm = step["opcode"], step["algorithm"].rstrip("24")
     efficiency = _EFFICIENCY.get(f"{opcode} {algorithm}")
     if efficiency is None:
         return 0.0
-    return float(step["flops"] * _expansion(step, algorithm) / efficiency)
+    return float(step["flops"] * _expansion(step, algorithm, isa) / efficiency)
 
 
-def _expansion(step: Step, algorithm: str) -> float:
+def _expansion(step: Step, algorithm: str, isa: str) -> float:
     """What tiles, lanes and transforms make of each operation."""
     opcode, first, result = step["opcode"], step["inputs"][0]["shape"], step["outputs"][0]["shape"]
     weights = opcode == "conv_bwd_weights"
@@ -116,7 +118,8 @@ def _expansion(step: Step, algorithm: str) -> float:
         return _filled(first[-1], _POOL_LANES)
     if opcode.startswith("conv") and algorithm == "direct":
         short = _SHORT_ROWS / math.prod(result[:-1]) if weights else _SHORT * 2 * math.prod(result) / step["flops"]
-        return float(_filled(result[-1], _LANES) * (_ONE_GROUP if result[-1] <= _LANES else 1.0) * (1 + short))
+        narrow = _ONE_VECTOR if result[-1] <= _VECTOR_LANES.get(isa, 4) else 1.0
+        return float(_filled(result[-1], _LANES) * narrow * (1 + short))
     return 1.0
 
 
