@@ -13,6 +13,9 @@ bool cpu_runs(const char* isa) {
   const bool v3 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   if (is("avx2")) return v3;
+#ifdef WL_EMULATE_AVX512
+  if (is("avx512")) return v3;  // what it is compiled for then
+#endif
   if (is("avx512"))
     return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");

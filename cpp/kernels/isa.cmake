@@ -12,7 +12,11 @@ endmacro()
 
 wl_isa(baseline 16 "x86_64|AMD64|amd64" "-march=x86-64 -mtune=generic")
 wl_isa(avx2     32 "x86_64|AMD64|amd64" "-march=x86-64-v3 -mtune=generic")
-wl_isa(avx512   64 "x86_64|AMD64|amd64" "-march=x86-64-v4 -mtune=generic -mprefer-vector-width=512")
+if(WL_EMULATE_AVX512)
+  wl_isa(avx512 64 "x86_64|AMD64|amd64" "-march=x86-64-v3 -mtune=generic -include ${CMAKE_CURRENT_LIST_DIR}/../../tests/cpp/emulated_avx512.h")
+else()
+  wl_isa(avx512 64 "x86_64|AMD64|amd64" "-march=x86-64-v4 -mtune=generic -mprefer-vector-width=512")
+endif()
 wl_isa(neon     16 "aarch64|arm64"      "-march=armv8-a")
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")

@@ -88,17 +88,14 @@ WL_INLINE void accumulate(f32v& acc, f32v a, f32v b) {
 
 // acc += *a * b. With AVX-512 the number is the instruction's memory operand: no broadcast on its own. The processor takes that apart again
 // unless its address is a register and a constant, so let `a` be a pointer that steps, and no index.
-#if defined(__AVX512F__) && WL_VECTOR_BYTES == 64
-constexpr bool kBroadcastOperands = true;
+constexpr bool kBroadcastOperands = WL_VECTOR_BYTES == 64;
 WL_INLINE void accumulate_at(f32v& acc, const float* a, f32v b) {
+#if defined(__FMA__) && WL_VECTOR_BYTES == 64
   asm("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(acc) : "m"(*a), "v"(b));
-}
 #else
-constexpr bool kBroadcastOperands = false;
-WL_INLINE void accumulate_at(f32v& acc, const float* a, f32v b) {
   accumulate(acc, set1(*a), b);
-}
 #endif
+}
 
 // a < b ? b : a, lane by lane: NaN in `a` passes through, NaN in `b` does not.
 WL_INLINE f32v max(f32v a, f32v b) {
