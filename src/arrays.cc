@@ -1,5 +1,7 @@
 #include "arrays.h"
 
+#include "block.h"
+
 namespace wl_py {
 namespace {
 
@@ -77,14 +79,21 @@ bool view_array(PyObject* object, ArrayView* view) {
 }
 
 py::object new_array(wl::DType dtype, int rank, const int64_t* dims) {
-  auto& api = py::detail::npy_api::get();
+  using py::detail::npy_api;
+  auto& api = npy_api::get();
   Py_intptr_t extents[wl::kMaxRank];
   for (int d = 0; d < rank; ++d) extents[d] = Py_intptr_t(dims[d]);
+  size_t bytes = wl::dtype_size(dtype);
+  for (int d = 0; d < rank; ++d) bytes *= size_t(dims[d]);
+  const BlockPtr block = bytes >= kKeptFrom ? kept_block(bytes) : nullptr;
+  void* const data = block ? block->data : nullptr;  // null: NumPy's own, and no flags then
+  const int flags = block ? npy_api::NPY_ARRAY_C_CONTIGUOUS_ | npy_api::NPY_ARRAY_ALIGNED_ | npy_api::NPY_ARRAY_WRITEABLE_ : 0;
   PyObject* descr = numpy_dtype(dtype).ptr();
   Py_INCREF(descr);  // PyArray_NewFromDescr keeps the reference
   auto array =
-      py::reinterpret_steal<py::object>(api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, rank, extents, nullptr, nullptr, 0, nullptr));
+      py::reinterpret_steal<py::object>(api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, rank, extents, nullptr, data, flags, nullptr));
   if (!array) throw py::error_already_set();
+  if (block && api.PyArray_SetBaseObject_(array.ptr(), py::cast(block).release().ptr()) != 0) throw py::error_already_set();
   return array;
 }
 

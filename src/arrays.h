@@ -32,7 +32,8 @@ struct ArrayView {
 bool view_array(PyObject* object, ArrayView* view);
 int numpy_type_number(wl::DType dtype);
 
-// A new C-contiguous array, not initialised.
+// A new C-contiguous array, not initialised; from kKeptFrom bytes on in a block that earlier arrays may have left (block.h).
+constexpr size_t kKeptFrom = size_t(1) << 20;
 py::object new_array(wl::DType dtype, int rank, const int64_t* dims);
 
 // Whether the array is what `slot` describes, its leading extent being n where it is the batch.

@@ -6,7 +6,7 @@
 #include <new>
 #include <vector>
 
-#include "base/memory.h"
+#include "block.h"
 #include "program.h"
 #include "runtime/instance.h"
 #include "runtime/threads.h"
@@ -15,23 +15,6 @@ namespace wl_py {
 namespace {
 
 // ---- Buffer -------------------------------------------------------------------------------------------------------------------------
-
-struct Block {
-  char* data = nullptr;
-  size_t bytes = 0;
-  explicit Block(int64_t size) : bytes(size_t(size)) {
-    if (size < 0) throw py::value_error("a buffer of " + std::to_string(size) + " bytes");
-    data = wl::memory_alloc(bytes);
-    if (!data) {
-      PyErr_Format(PyExc_MemoryError, "no memory for a buffer of %lld bytes", (long long)size);
-      throw py::error_already_set();
-    }
-  }
-  ~Block() { wl::memory_free(data, bytes); }
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-};
-using BlockPtr = std::shared_ptr<Block>;
 
 py::object buffer_view(const py::object& self, int64_t offset, const py::tuple& shape, const std::string& dtype, bool writable) {
   const Block& block = *self.cast<Block*>();
@@ -144,6 +127,7 @@ class InstanceHandle {
   void run(unsigned entries, PyObject* inputs, PyObject* outputs, int64_t n, PyObject* scalars, PyObject* step_seconds,
            PyObject* combining_seconds);
   PyObject* call(PyObject* x);
+  py::list new_outputs(int64_t n) const;
   size_t arena_high_water();
 
  private:
@@ -291,6 +275,21 @@ void InstanceHandle::run(unsigned entries, PyObject* inputs, PyObject* outputs, 
   execute(request);
 }
 
+// A new array for an output of a run on n samples.
+py::object new_output(const wl::Tensor& slot, int64_t n) {
+  int64_t dims[wl::kMaxRank];
+  for (int d = 0; d < slot.rank; ++d) dims[d] = d == 0 && slot.batch ? n : slot.dims[d];
+  return new_array(slot.dtype, slot.rank, dims);
+}
+
+py::list InstanceHandle::new_outputs(int64_t n) const {
+  const wl::Program& p = *program_->program;
+  if (n < 1) throw py::value_error("new_outputs: a batch of " + std::to_string(n));
+  py::list outputs(p.n_outputs);
+  for (int i = 0; i < p.n_outputs; ++i) outputs[size_t(i)] = new_output(p.tensors[p.output_tensors[i]], n);
+  return outputs;
+}
+
 // A new reference: the output, or None when x needs converting first.
 PyObject* InstanceHandle::call(PyObject* x) {
   const wl::Program& p = *program_->program;
@@ -303,9 +302,7 @@ PyObject* InstanceHandle::call(PyObject* x) {
   if (!view_array(x, &view)) Py_RETURN_NONE;
   const int64_t n = slot.batch && view.rank > 0 ? view.dims[0] : p.batch;
   if ((p.batch > 0 && (n < 1 || n > p.batch)) || !fits_slot(view, slot, n)) Py_RETURN_NONE;
-  int64_t dims[wl::kMaxRank];
-  for (int d = 0; d < result.rank; ++d) dims[d] = d == 0 && result.batch ? n : result.dims[d];
-  py::object y = new_array(result.dtype, result.rank, dims);
+  py::object y = new_output(result, n);
   const void* inputs[1] = {view.data};
   void* outputs[1] = {py::detail::array_proxy(y.ptr())->data};
   wl::RunRequest request;
@@ -415,6 +412,7 @@ void bind_instance(py::module_& m) {
       .def(py::init<ProgramPtr, BlockPtr, BlockPtr, BlockPtr, BlockPtr, py::object, int>(), py::arg("program"),
            py::arg("params") = py::none(), py::arg("grads") = py::none(), py::arg("state") = py::none(), py::arg("opt") = py::none(),
            py::arg("isa") = py::none(), py::arg("threads") = 0)
+      .def("new_outputs", &InstanceHandle::new_outputs, py::arg("n") = 1)
       .def_property_readonly("arena_high_water", &InstanceHandle::arena_high_water);
   for (PyMethodDef& definition : method_definitions) {
     auto method = py::reinterpret_steal<py::object>(PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(instance.ptr()), &definition));
@@ -422,6 +420,9 @@ void bind_instance(py::module_& m) {
     instance.attr(definition.ml_name) = method;
   }
 
+  m.attr("MOST_KEPT") = kMostKept;
+  m.def("kept_bytes", &kept_bytes);
+  m.def("drop_kept", &drop_kept);
   m.def(
       "stop_requested_hook", [](const py::object& hook) { stop_hook() = hook.is_none() ? py::object() : hook; }, py::arg("hook"));
 }

@@ -24,6 +24,11 @@ def isa() -> str:
 def isas() -> list[str]:
     """Instruction sets that this machine can run, slowest first (the first is "ref")."""
 
+MOST_KEPT: int
+"""Bytes of large outputs that nobody holds any more are kept for the next ones, up to this."""
+
+def kept_bytes() -> int: ...
+def drop_kept() -> None: ...
 def default_threads() -> int: ...
 def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
@@ -106,6 +111,9 @@ class Instance:
 
     def call(self, x: NDArray[Any]) -> NDArray[Any] | None:
         """The quick way for one input and one output: forward on ``x`` into a new array; None when ``x`` needs converting first."""
+
+    def new_outputs(self, n: int = 1) -> list[NDArray[Any]]:
+        """Arrays for the outputs of a run on ``n`` samples, not initialised. Large ones take the memory of earlier ones that are gone."""
 
     @property
     def arena_high_water(self) -> int:

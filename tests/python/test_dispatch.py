@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphs import trace
-from wiesel import ops
+from wiesel import _core, ops
 from wiesel.graph.build import Trace
 from wiesel.graph.ir import Type
 from wiesel.graph.tensor import Tensor
@@ -137,6 +137,40 @@ def test_u01_two_thousand_shapes_do_not_grow_the_memory():
     assert before[0] < eager.CACHE_BYTES
     eager.clear_cache()
     assert eager.cache_info()["bytes"] == 0
+
+
+def test_large_outputs_take_the_memory_of_those_that_are_gone():
+    def address(array):
+        return array.__array_interface__["data"][0]
+
+    x = np.ones((512, 1024), np.float32)
+    y = ops.relu(x)
+    first, part = address(y), y[1:]
+    del y
+    z = ops.relu(-x)
+    assert address(z) != first  # a view holds it
+    np.testing.assert_array_equal(part, x[1:])
+    np.testing.assert_array_equal(z, np.zeros_like(x))
+    assert z.flags.c_contiguous
+    assert z.flags.writeable
+    del part
+    assert eager.cache_info()["outputs"] == x.nbytes
+    again = ops.exp(np.zeros_like(x))
+    assert address(again) == first
+    assert eager.cache_info()["outputs"] == 0
+    np.testing.assert_array_equal(again, x)
+    del again, z
+    eager.clear_cache()
+    assert eager.cache_info()["outputs"] == 0
+
+
+def test_u01_memory_of_outputs_keeps_to_its_limit():
+    for rows in range(12):
+        ops.relu(np.ones((256 + rows, 1 << 15), np.float32))  # 32 MB and more, each of another size
+        assert eager.cache_info()["outputs"] <= _core.MOST_KEPT
+    assert eager.cache_info()["outputs"] > _core.MOST_KEPT // 2
+    small = ops.relu(np.ones(16, np.float32))
+    assert small.flags.owndata
 
 
 def test_threads_share_the_cache():

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -33,6 +34,21 @@ def conv_net() -> nn.Module:
 def data(n: int = 32, size: int = 12):
     r = np.random.default_rng(0)
     return r.normal(size=(n, size, size, 3)).astype(np.float32), np.arange(n) % 3
+
+
+def test_u01_outputs_go_with_their_last_name() -> None:
+    x, _ = data(300)  # more than travel together
+    net = nn.Sequential(nn.Conv2d(8, 3))
+    gc.collect()
+    gc.disable()
+    try:
+        for run in (net, lambda x: wl.vjp(net, x)[0], lambda x: net.run(x, fetch=["0"])["0"]):
+            y = run(x)
+            gone = weakref.ref(y)
+            del y
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_o05_no_allocation_between_steps() -> None:

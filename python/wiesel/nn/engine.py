@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wiesel.graph.ir import BATCH, NUMPY_DTYPES, Graph, Type
+from wiesel.graph.ir import BATCH, Graph, Type
 from wiesel.nn import structure
 from wiesel.nn.parameter import Parameter, State
 from wiesel.nn.store import Store
@@ -65,7 +65,7 @@ class Runner:
         return wanted
 
     def new_outputs(self, n: int) -> list[NDArray[Any]]:
-        return [np.empty(slot.type.concrete(n), NUMPY_DTYPES[slot.type.dtype]) for slot in self.compiled.outputs]
+        return self.instance.new_outputs(n)
 
     def run(
         self, entries: Sequence[str], arrays: Sequence[NDArray[Any]], n: int, scalars: NDArray[np.int64] | None = None

@@ -136,12 +136,12 @@ class Outputs:
 
     def rebuild(self, found: Any) -> Any:
         """The same structure with ``found[name]`` in place of each leaf."""
+        return self._filled(self._shape, found)
 
-        def fill(shape: Any) -> Any:
-            if isinstance(shape, str):
-                return found[shape]
-            if isinstance(shape, dict):
-                return {key: fill(member) for key, member in shape.items()}
-            return tuple(fill(member) for member in shape)
-
-        return fill(self._shape)
+    @staticmethod  # a function within rebuild that calls itself would hold the arrays until the next collection
+    def _filled(shape: Any, found: Any) -> Any:
+        if isinstance(shape, str):
+            return found[shape]
+        if isinstance(shape, dict):
+            return {key: Outputs._filled(member, found) for key, member in shape.items()}
+        return tuple(Outputs._filled(member, found) for member in shape)

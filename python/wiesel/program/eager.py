@@ -29,7 +29,6 @@ _F32 = ("f32",)
 @dataclass(slots=True)
 class _Entry:
     instance: _core.Instance
-    outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
     simple: bool
     """One input, one output: what ``Instance.call`` is for."""
     nbytes: int
@@ -61,22 +60,23 @@ def run(op_name: str, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> NDArra
         entry = _compile(op_name, arrays, attrs)
         _keep(key, entry)
     entry.used = next(_clock)
-    results = tuple(np.empty(shape, dtype) for shape, dtype in entry.outputs)
+    results = tuple(entry.instance.new_outputs())
     entry.instance.run(ENTRY_BITS["forward"], [a for a in arrays if a is not None], results)
     return results[0] if len(results) == 1 else results
 
 
 def cache_info() -> dict[str, int]:
-    """Programs in the cache and their bytes, and the limit."""
-    return {"programs": len(_cache), "bytes": _cached_bytes, "limit": CACHE_BYTES}
+    """Programs in the cache and their bytes, and the limit; bytes of large outputs that nobody holds and the next ones will use."""
+    return {"programs": len(_cache), "bytes": _cached_bytes, "limit": CACHE_BYTES, "outputs": _core.kept_bytes()}
 
 
 def clear_cache() -> None:
-    """Gives the memory of all kept programs back."""
+    """Gives the memory of all kept programs and outputs back."""
     global _cached_bytes
     with _lock:
         _cache.clear()
         _cached_bytes = 0
+    _core.drop_kept()
 
 
 def _keep(key: tuple[Any, ...], entry: _Entry) -> None:
@@ -112,5 +112,4 @@ def _compile(op_name: str, arrays: Sequence[NDArray[Any] | None], attrs: Mapping
     compiled = compile_graph(graph, training=True)
     memory = compiled.program.memory()
     nbytes = 4096 + 4 * len(compiled.container) + memory["arena"] + memory["workspace"] + memory["prepared"] + memory["consts"]
-    described = tuple((value.type.shape, NUMPY_DTYPES[value.dtype]) for value in outputs)
-    return _Entry(compiled.instance(), described, len(values) == 1 and values[0] is not None and len(outputs) == 1, nbytes)
+    return _Entry(compiled.instance(), len(values) == 1 and values[0] is not None and len(outputs) == 1, nbytes)
