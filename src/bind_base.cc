@@ -1,12 +1,11 @@
 // Tables of the core as dictionaries, kernel selection, threads, random numbers, CRC.
 #include <atomic>
 #include <cstring>
-#include <new>
 
 #include "arrays.h"
 #include "base/crc32.h"
-#include "base/memory.h"
 #include "base/random.h"
+#include "block.h"
 #include "heap.h"
 #include "ops/op.h"
 #include "runtime/probe.h"
@@ -104,25 +103,18 @@ double probe_flops(double seconds, const py::object& isa, int threads) {
   return wl::probe_flops(kernels, threads, seconds);
 }
 
-// Memory of the probe's own, every page written once: pages that are only read would all be one page of zeros.
-struct ProbeMemory {
-  explicit ProbeMemory(size_t size) : bytes(size), data(reinterpret_cast<float*>(wl::memory_alloc(size))) {
-    if (!data) throw std::bad_alloc();
-    std::memset(static_cast<void*>(data), 0, size);
-  }
-  ~ProbeMemory() { wl::memory_free(reinterpret_cast<char*>(data), bytes); }
-  ProbeMemory(const ProbeMemory&) = delete;
-  ProbeMemory& operator=(const ProbeMemory&) = delete;
-  size_t bytes;
-  float* data;
-};
+// Numbers in a block, every page written once: pages that are only read would all be one page of zeros.
+float* written(const Block& block) {
+  std::memset(block.data, 0, block.bytes);
+  return reinterpret_cast<float*>(block.data);
+}
 
 double probe_products(double seconds, const py::object& isa, int threads) {
   const wl::Kernels& kernels = kernels_of(isa);
   threads = threads_of(threads);
+  const Block memory(wl::probe_products_floats(kernels, threads) * int64_t(sizeof(float)));
   const py::gil_scoped_release release;
-  const ProbeMemory memory(size_t(wl::probe_products_floats(kernels, threads)) * sizeof(float));
-  return wl::probe_products(kernels, threads, seconds, memory.data);
+  return wl::probe_products(kernels, threads, seconds, written(memory));
 }
 
 double probe_bytes(const std::string& kind, int64_t nbytes, double seconds, const py::object& isa, int threads) {
@@ -131,11 +123,12 @@ double probe_bytes(const std::string& kind, int64_t nbytes, double seconds, cons
     throw py::value_error("probe_bytes: nbytes is " + std::to_string(nbytes) + ", must be 4096 to 2**40");
   const wl::Kernels& kernels = kernels_of(isa);
   threads = threads_of(threads);
-  const py::gil_scoped_release release;
   const int64_t half = nbytes / 2 / wl::kCacheLine * wl::kCacheLine;
-  const ProbeMemory memory(size_t(2 * half));
+  const Block memory(2 * half);
   const bool copies = kind == "copy";
-  return wl::probe_bytes(kernels, threads, seconds, (copies ? half : 2 * half) / 4, memory.data, copies ? memory.data + half / 4 : nullptr);
+  const py::gil_scoped_release release;
+  float* const data = written(memory);
+  return wl::probe_bytes(kernels, threads, seconds, (copies ? half : 2 * half) / 4, data, copies ? data + half / 4 : nullptr);
 }
 
 }  // namespace

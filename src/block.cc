@@ -2,7 +2,10 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/memory.h"
@@ -10,37 +13,20 @@
 namespace wl_py {
 namespace {
 
-struct Kept {
-  std::vector<Block*> blocks;  // the oldest first
-  size_t bytes = 0;
-};
-// Lives until the process ends: arrays may outlive everything else.
-Kept& kept() {
-  static auto* all = new Kept;
-  return *all;
+// The oldest first. Lives until the process ends: arrays may outlive everything else.
+std::vector<std::unique_ptr<Block>>& kept() {
+  static auto* blocks = new std::vector<std::unique_ptr<Block>>;
+  return *blocks;
 }
 
-void drop_until(size_t most) {
-  Kept& all = kept();
-  size_t gone = 0;
-  for (; all.bytes > most; ++gone) {
-    all.bytes -= all.blocks[gone]->bytes;
-    delete all.blocks[gone];
-  }
-  all.blocks.erase(all.blocks.begin(), all.blocks.begin() + std::ptrdiff_t(gone));
-}
-
-void keep(Block* block) {
-  if (block->bytes > kMostKept) {
-    delete block;
-    return;
-  }
-  drop_until(kMostKept - block->bytes);
+void keep(Block* given) {
+  std::unique_ptr<Block> block(given);
+  if (block->bytes > kMostKept) return;
+  while (kept_bytes() > kMostKept - block->bytes) kept().erase(kept().begin());
 #ifdef MADV_FREE
   madvise(block->data, block->bytes, MADV_FREE);
 #endif
-  kept().blocks.push_back(block);
-  kept().bytes += block->bytes;
+  kept().push_back(std::move(block));
 }
 
 }  // namespace
@@ -58,23 +44,22 @@ Block::~Block() {
 }
 
 BlockPtr kept_block(size_t bytes) {
-  Kept& all = kept();
-  for (size_t i = all.blocks.size(); i-- > 0;) {
-    Block* const block = all.blocks[i];
-    if (block->bytes != bytes) continue;
-    all.blocks.erase(all.blocks.begin() + std::ptrdiff_t(i));
-    all.bytes -= bytes;
-    return BlockPtr(block, keep);
-  }
-  return BlockPtr(new Block(int64_t(bytes)), keep);
+  auto& blocks = kept();
+  const auto last = std::find_if(blocks.rbegin(), blocks.rend(), [&](const auto& block) { return block->bytes == bytes; });
+  if (last == blocks.rend()) return BlockPtr(new Block(int64_t(bytes)), keep);
+  Block* const block = last->release();
+  blocks.erase(std::next(last).base());
+  return BlockPtr(block, keep);
 }
 
 size_t kept_bytes() {
-  return kept().bytes;
+  size_t bytes = 0;
+  for (const auto& block : kept()) bytes += block->bytes;
+  return bytes;
 }
 
 void drop_kept() {
-  drop_until(0);
+  kept().clear();
 }
 
 }  // namespace wl_py

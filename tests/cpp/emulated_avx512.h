@@ -39,10 +39,9 @@ Vector masked(Vector v, unsigned mask, Function f) {
 }
 
 inline __m512 fmadd_ps(__m512 a, __m512 b, __m512 c) {
-  typedef float Half __attribute__((vector_size(32)));
-  Half x[2], y[2], z[2];
+  __m256 x[2], y[2], z[2];
   __builtin_memcpy(x, &a, sizeof a), __builtin_memcpy(y, &b, sizeof b), __builtin_memcpy(z, &c, sizeof c);
-  for (int i = 0; i < 2; ++i) z[i] = (Half)_mm256_fmadd_ps((__m256)x[i], (__m256)y[i], (__m256)z[i]);
+  for (int i = 0; i < 2; ++i) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
   __builtin_memcpy(&c, z, sizeof c);
   return c;
 }

@@ -31,7 +31,7 @@ def test_machine_is_measured_once_per_instruction_set_and_threads() -> None:
     found = wl.machine()
     assert found is wl.machine()
     assert (found.isa, found.threads) == (wl.isa(), wl.num_threads())
-    assert min(found.flops, found.products, found.bandwidth) > 1e8  # in no order: an emulated level computes slower than it copies
+    assert found.flops > found.bandwidth > 1e8
     rates = [rate for _, rate in found.levels]
     assert rates == sorted(rates, reverse=True)
     assert found.levels[-1][1] == found.copy
