@@ -34,8 +34,15 @@ int64_t rows_per_task(int64_t n, int64_t rows, int64_t row_elements) {
   return min_of(rows, max_of(least, min_of(16, n * rows / 64)));
 }
 
-double row_cost_ns(const ConvShape& s) {
-  return 0.05 * double(s.oc) * double(s.ow) * double(s.taps());
+// One thread's time, roughly: of the multiply-adds, and of so many elements of the swept rows, each loaded or stored once.
+double cost_ns(const ConvShape& s, int64_t swept) {
+  return 0.05 * double(s.n * s.oh * s.ow) * double(s.oc * s.taps()) + 0.4 * double(swept);
+}
+
+// Whether the pictures of both sides are too large for the caches.
+constexpr int64_t kColdBytes = 8 << 20;
+bool cold(const ConvShape& s) {
+  return 4 * s.n * (s.ih * s.iw * s.ic + s.oh * s.ow * s.oc) >= kColdBytes;
 }
 
 // With a multiplier m > 1, the input rows that output rows [begin, end) read, as a range clipped to the picture.
@@ -100,6 +107,7 @@ bool sweep_row(const ConvShape& s, const InputRows& in, int64_t oy, int64_t chan
   row->stride = s.sw, row->dilation = s.dilw, row->start = -s.pad_left;
   row->x_row = s.dilh * in.row, row->x_col = in.col;
   row->w_row = s.kw * lanes, row->w_vector = s.taps() * lanes;
+  row->cold = cold(s);
   *ky = k.begin;
   *x = k.size() ? in.at(oy * s.sh - s.pad_top + k.begin * s.dilh) : in.data;
   return k.size() > 0;
@@ -206,6 +214,7 @@ void data_row(const Kernels& kernels, const ConvShape& s, const Tensor& dy, int6
     row.x_row = ty.o_step * dy.strides[1], row.x_col = dy.strides[2];
     row.w_row = tx.count * kernels.lanes, row.w_vector = all.count * row.w_row;
     row.y_col = s.sw * to_col;
+    row.cold = cold(s);
     const float* from = dy.f32() + image * dy.strides[0] + (ty.count ? ty.o_last() * dy.strides[1] : 0) + channels.begin;
     kernels.depthwise->convolve_row(row, from, packed + skipped * row.w_row, to + px * to_col + channels.begin, nullptr);
     packed += all.count * tx.count * width;
@@ -242,7 +251,7 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
   const ForwardCut cut = forward_cut(s, norm);
   const int64_t scratch = thread_elements(s, ConvDirection::fwd, norm), parts = cut.parts;
   const bool plain = !e.bias && !e.residual && e.activation == UnaryKind::none;
-  parallel_for(run, s.n * cut.row_blocks * parts, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
+  parallel_for(run, s.n * cut.row_blocks * parts, cost_ns(s, s.n * s.oh * s.ow * s.oc), [&](int64_t task, int thread) {
     const int64_t rows = task / parts, image = rows / cut.row_blocks;  // of all pictures
     const Range blocks = piece(cut.channel_blocks, parts, task % parts);
     const auto [begin, end] = cut.rows(s, rows % cut.row_blocks);
@@ -280,7 +289,7 @@ void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape&
                         const Gathering* gathering) {
   const int64_t block_rows = data_rows(s), row_blocks = div_up(s.ih, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
   const int64_t m = s.ocg(), scratch = thread_elements(s, ConvDirection::bwd_data, false);
-  parallel_for(run, s.n * row_blocks, row_cost_ns(s) * double(s.n * s.oh), [&](int64_t task, int thread) {
+  parallel_for(run, s.n * row_blocks, cost_ns(s, s.n * s.ih * s.iw * s.ic), [&](int64_t task, int thread) {
     const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.ih, begin + block_rows);
     float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
     float* wide = packed + packed_elements(s);
@@ -313,8 +322,7 @@ void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvSha
   float* workspace = reinterpret_cast<float*>(run.workspace);
   float* sums = parts == 1 ? dw : workspace;  // [part][tap][oc]
   float* thread_scratch = workspace + partial_elements(s);
-  const double cost = row_cost_ns(s) * double(s.n * s.oh);
-  parallel_for(run, parts * channel_blocks, cost, [&](int64_t task, int thread) {
+  parallel_for(run, parts * channel_blocks, cost_ns(s, s.n * s.oh * s.ow * s.oc), [&](int64_t task, int thread) {
     const int64_t part = task / channel_blocks;
     const Channels channels = channels_of(s, task % channel_blocks);
     float* chunk_sum = thread_scratch + thread * scratch;  // packed

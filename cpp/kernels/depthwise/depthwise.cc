@@ -61,20 +61,22 @@ void unpack_add(int64_t rows, int64_t taps, int64_t channels, const float* packe
 // long one takes.
 constexpr int kColumns = 8;
 
-// Asks for memory some 5 KB behind a vector of channels of so many columns: out of cache the arithmetic is too short to hide how long it
-// takes to come, and prefetchers stop at every page. At a row's end these are the first columns of the next one.
+// Asks for what a later step will read or write where so many columns of this one do, some 5 KB on: out of cache the arithmetic is too
+// short to hide how long memory takes to come, and prefetchers stop at every page. At a row's end it is the next row that begins there.
 constexpr int64_t kAhead = 1280;
 template <int columns>
-WL_INLINE void fetch_ahead(const float* x, int64_t column) {
+WL_INLINE void fetch_ahead(const float* at, int64_t column) {
+  at += max_of(kAhead, (columns + 1) * column);
 #pragma GCC unroll 16
-  for (int i = 0; i < columns; ++i) __builtin_prefetch(x + i * column + kAhead);
+  for (int i = 0; i < columns; ++i) __builtin_prefetch(at + i * column);
 }
-// The same for the rows that no step has read before, the last s of them.
+// The same for a step of np columns: y, and of x the rows that no step has read before, the last s of them.
 template <int np, int s>
-WL_INLINE void fetch_rows(const DepthwiseRow& d, const float* x) {
-  if constexpr (np < kColumns / 2 || s == 0) return;
+WL_INLINE void fetch_step(const DepthwiseRow& d, const float* x, const float* y) {
+  if (np < kColumns / 2 || s == 0 || !d.cold) return;
 #pragma GCC unroll 2
   for (int r = 1; r <= s; ++r) fetch_ahead<np * s>(x + (d.rows - r) * d.x_row, d.x_col);
+  fetch_ahead<np>(y, d.y_col);
 }
 
 // How many positions of a step lie before and behind the row that is read.
@@ -100,7 +102,7 @@ template <int np, int kw, int s, bool tail>
 WL_INLINE void convolve_lanes(const DepthwiseRow& d, const Missing& missing, const float* x, const float* w, float* y,
                               const DepthwiseEpilogue* e, const float* bias, const float* residual, int lanes) {
   f32v sum[np] = {};
-  fetch_rows<np, s>(d, x);
+  fetch_step<np, s>(d, x, y);
   for (int64_t r = 0; r < d.rows; ++r, x += d.x_row, w += d.w_row) {
     if constexpr (kw == 1 || kw == 2) {
       f32v at[np + kw - 1];
@@ -263,8 +265,7 @@ WL_INLINE void weights_lanes(const DepthwiseRow& d, const Missing& missing, cons
   f32v g[np];
 #pragma GCC unroll 8
   for (int j = 0; j < np; ++j) g[j] = load_lanes<tail>(dy + j * d.y_col, lanes);
-  fetch_rows<np, s>(d, x);
-  if constexpr (np >= kColumns / 2 && s == 1) fetch_ahead<np>(dy, d.y_col);
+  fetch_step<np, s>(d, x, dy);
   for (int64_t r = 0; r < d.rows; ++r, x += d.x_row, dw += d.w_row) {
     if constexpr (kw > 0) {
       constexpr int positions = (np - 1) * s + kw;
