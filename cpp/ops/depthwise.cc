@@ -74,6 +74,7 @@ struct InputRows {
   int64_t image = -1;
   Range rows{0, 0};
   int64_t row = 0, col = 0;  // steps
+  bool in_scratch = false;
   const float* at(int64_t iy) const { return data + (iy - rows.begin) * row; }
   bool hold(int64_t picture, Range r) const { return image == picture && rows.begin <= r.begin && r.end <= rows.end; }
 };
@@ -87,14 +88,14 @@ InputRows read_rows(const Kernels& kernels, const ConvShape& s, const Tensor& x,
   const float* first = picture + rows.begin * x.strides[1] + channels.begin;
   if (norm) {
     norm->apply(*kernels.eltwise, rows.size() * s.iw, {channels.begin, channels.begin + count}, first, s.ic, scratch, count);
-    return {scratch, image, rows, s.iw * count, count};
+    return {scratch, image, rows, s.iw * count, count, true};
   }
-  if (m == 1) return {first, image, rows, x.strides[1], x.strides[2]};
+  if (m == 1) return {first, image, rows, x.strides[1], x.strides[2], false};
   const int64_t c0 = channels.begin / m, c1 = div_up(channels.begin + count, m), wide = (c1 - c0) * m;
   for (int64_t iy = rows.begin; iy < rows.end; ++iy)
     kernels.depthwise->widen(s.iw, c1 - c0, m, picture + iy * x.strides[1] + c0, x.strides[2], scratch + (iy - rows.begin) * s.iw * wide,
                              wide);
-  return {scratch + channels.begin - c0 * m, image, rows, s.iw * wide, wide};
+  return {scratch + channels.begin - c0 * m, image, rows, s.iw * wide, wide, true};
 }
 
 // The row of a forward or backward-weights sweep over output row oy; `in` holds its input rows. False when no filter row lies inside.
@@ -107,7 +108,8 @@ bool sweep_row(const ConvShape& s, const InputRows& in, int64_t oy, int64_t chan
   row->stride = s.sw, row->dilation = s.dilw, row->start = -s.pad_left;
   row->x_row = s.dilh * in.row, row->x_col = in.col;
   row->w_row = s.kw * lanes, row->w_vector = s.taps() * lanes;
-  row->cold = cold(s);
+  row->y_step = 1;
+  row->y_cold = cold(s), row->x_cold = row->y_cold && !in.in_scratch;
   *ky = k.begin;
   *x = k.size() ? in.at(oy * s.sh - s.pad_top + k.begin * s.dilh) : in.data;
   return k.size() > 0;
@@ -213,8 +215,8 @@ void data_row(const Kernels& kernels, const ConvShape& s, const Tensor& dy, int6
     row.stride = 1, row.dilation = tx.o_step, row.start = tx.count ? tx.o_last() : 0;
     row.x_row = ty.o_step * dy.strides[1], row.x_col = dy.strides[2];
     row.w_row = tx.count * kernels.lanes, row.w_vector = all.count * row.w_row;
-    row.y_col = s.sw * to_col;
-    row.cold = cold(s);
+    row.y_step = s.sw, row.y_col = s.sw * to_col;
+    row.x_cold = row.y_cold = px == 0 && cold(s);  // the other phases meet the same lines
     const float* from = dy.f32() + image * dy.strides[0] + (ty.count ? ty.o_last() * dy.strides[1] : 0) + channels.begin;
     kernels.depthwise->convolve_row(row, from, packed + skipped * row.w_row, to + px * to_col + channels.begin, nullptr);
     packed += all.count * tx.count * width;

@@ -61,22 +61,27 @@ void unpack_add(int64_t rows, int64_t taps, int64_t channels, const float* packe
 // long one takes.
 constexpr int kColumns = 8;
 
-// Asks for what a later step will read or write where so many columns of this one do, some 5 KB on: out of cache the arithmetic is too
-// short to hide how long memory takes to come, and prefetchers stop at every page. At a row's end it is the next row that begins there.
+// Out of cache the arithmetic is too short to hide how long memory takes to come, and prefetchers stop at every page. So a step of np
+// columns asks for what a later one, some 5 KB on, will touch: y, and of x the rows that no step has read before, the last s of them. Each
+// vector of channels, the one at c, asks for its share, in the order of memory. At a row's end it is the next row that begins there.
 constexpr int64_t kAhead = 1280;
-template <int columns>
-WL_INLINE void fetch_ahead(const float* at, int64_t column) {
-  at += max_of(kAhead, (columns + 1) * column);
+template <int floats>
+WL_INLINE void fetch(const float* at) {
 #pragma GCC unroll 16
-  for (int i = 0; i < columns; ++i) __builtin_prefetch(at + i * column);
+  for (int i = 0; i < floats; i += 16) __builtin_prefetch(at + i);
 }
-// The same for a step of np columns: y, and of x the rows that no step has read before, the last s of them.
 template <int np, int s>
-WL_INLINE void fetch_step(const DepthwiseRow& d, const float* x, const float* y) {
-  if (np < kColumns / 2 || s == 0 || !d.cold) return;
+WL_INLINE void fetch_step(const DepthwiseRow& d, const float* x, const float* y, int64_t c) {
+  if (np < kColumns / 2 || s == 0) return;
+  if (d.x_cold) {
+    x += max_of(kAhead, np * s * d.x_col) + np * s * c;
 #pragma GCC unroll 2
-  for (int r = 1; r <= s; ++r) fetch_ahead<np * s>(x + (d.rows - r) * d.x_row, d.x_col);
-  fetch_ahead<np>(y, d.y_col);
+    for (int r = 1; r <= s; ++r) fetch<np * s * kLanes>(x + (d.rows - r) * d.x_row);
+  }
+  if (d.y_cold) {
+    y += max_of(kAhead, np * d.y_col) + np * d.y_step * c;
+    for (int64_t i = 0; i < d.y_step; ++i) fetch<np * kLanes>(y + i * np * kLanes);
+  }
 }
 
 // How many positions of a step lie before and behind the row that is read.
@@ -102,7 +107,6 @@ template <int np, int kw, int s, bool tail>
 WL_INLINE void convolve_lanes(const DepthwiseRow& d, const Missing& missing, const float* x, const float* w, float* y,
                               const DepthwiseEpilogue* e, const float* bias, const float* residual, int lanes) {
   f32v sum[np] = {};
-  fetch_step<np, s>(d, x, y);
   for (int64_t r = 0; r < d.rows; ++r, x += d.x_row, w += d.w_row) {
     if constexpr (kw == 1 || kw == 2) {
       f32v at[np + kw - 1];
@@ -168,8 +172,10 @@ void convolve_columns(const DepthwiseRow& d, const Missing& missing, const float
   const float* bias = e ? e->bias : nullptr;
   const float* residual = e && e->residual ? e->residual + p * e->residual_col : nullptr;
   int64_t c = 0;
-  for (; c + kLanes <= d.channels; c += kLanes, w += d.w_vector)
+  for (; c + kLanes <= d.channels; c += kLanes, w += d.w_vector) {
+    fetch_step<np, s>(d, x, y, c);
     convolve_lanes<np, kw, s, false>(d, missing, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr, kLanes);
+  }
   if (c < d.channels)
     convolve_lanes<np, kw, s, true>(d, missing, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr,
                                     (int)(d.channels - c));
@@ -265,7 +271,6 @@ WL_INLINE void weights_lanes(const DepthwiseRow& d, const Missing& missing, cons
   f32v g[np];
 #pragma GCC unroll 8
   for (int j = 0; j < np; ++j) g[j] = load_lanes<tail>(dy + j * d.y_col, lanes);
-  fetch_step<np, s>(d, x, dy);
   for (int64_t r = 0; r < d.rows; ++r, x += d.x_row, dw += d.w_row) {
     if constexpr (kw > 0) {
       constexpr int positions = (np - 1) * s + kw;
@@ -298,7 +303,10 @@ WL_INLINE void weights_lanes(const DepthwiseRow& d, const Missing& missing, cons
 template <int np, int kw, int s>
 void weights_columns(const DepthwiseRow& d, const Missing& missing, const float* x, const float* dy, float* dw) {
   int64_t c = 0;
-  for (; c + kLanes <= d.channels; c += kLanes, dw += d.w_vector) weights_lanes<np, kw, s, false>(d, missing, x + c, dy + c, dw, kLanes);
+  for (; c + kLanes <= d.channels; c += kLanes, dw += d.w_vector) {
+    fetch_step<np, s>(d, x, dy, c);
+    weights_lanes<np, kw, s, false>(d, missing, x + c, dy + c, dw, kLanes);
+  }
   if (c < d.channels) weights_lanes<np, kw, s, true>(d, missing, x + c, dy + c, dw, (int)(d.channels - c));
 }
 

@@ -16,8 +16,8 @@ struct DepthwiseRow {
   int64_t stride, dilation, start;
   int64_t x_row, x_col;     // between filter rows, between positions of the read rows
   int64_t w_row, w_vector;  // between filter rows and between vectors of channels of the packed weights; a tap is one vector
-  int64_t y_col;            // between positions of the swept row
-  bool cold;                // the rows lie in no cache: they are asked for ahead of time
+  int64_t y_step, y_col;    // between positions of the swept row, in columns and in elements
+  bool x_cold, y_cold;      // they lie in no cache: lines are asked for ahead of time
 };
 
 struct DepthwiseEpilogue {
