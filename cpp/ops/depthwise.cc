@@ -40,7 +40,7 @@ double cost_ns(const ConvShape& s, int64_t swept) {
 }
 
 // Whether the pictures of both sides are too large for the caches.
-constexpr int64_t kColdBytes = 8 << 20;
+constexpr int64_t kColdBytes = 4 << 20;
 bool cold(const ConvShape& s) {
   return 4 * s.n * (s.ih * s.iw * s.ic + s.oh * s.ow * s.oc) >= kColdBytes;
 }
