@@ -34,9 +34,9 @@ int64_t rows_per_task(int64_t n, int64_t rows, int64_t row_elements) {
   return min_of(rows, max_of(least, min_of(16, n * rows / 64)));
 }
 
-// One thread's time, roughly: of the multiply-adds, and of so many elements of the swept rows, each loaded or stored once.
+// One thread's time, roughly: of the multiply-adds, and of the elements of so many swept positions of each picture, loaded or stored once.
 double cost_ns(const ConvShape& s, int64_t swept) {
-  return 0.05 * double(s.n * s.oh * s.ow) * double(s.oc * s.taps()) + 0.4 * double(swept);
+  return double(s.n * s.oc) * (0.05 * double(s.oh * s.ow * s.taps()) + 0.4 * double(swept));
 }
 
 // Whether the pictures of both sides are too large for the caches.
@@ -216,7 +216,8 @@ void data_row(const Kernels& kernels, const ConvShape& s, const Tensor& dy, int6
     row.x_row = ty.o_step * dy.strides[1], row.x_col = dy.strides[2];
     row.w_row = tx.count * kernels.lanes, row.w_vector = all.count * row.w_row;
     row.y_step = s.sw, row.y_col = s.sw * to_col;
-    row.x_cold = row.y_cold = px == 0 && cold(s);  // the other phases meet the same lines
+    row.x_cold = px == 0 && cold(s);          // the other phases meet the same lines
+    row.y_cold = row.x_cold && s.ocg() == 1;  // the wide form is scratch
     const float* from = dy.f32() + image * dy.strides[0] + (ty.count ? ty.o_last() * dy.strides[1] : 0) + channels.begin;
     kernels.depthwise->convolve_row(row, from, packed + skipped * row.w_row, to + px * to_col + channels.begin, nullptr);
     packed += all.count * tx.count * width;
@@ -253,7 +254,7 @@ void depthwise_fwd(const Run& run, const Kernels& kernels, const ConvShape& s, c
   const ForwardCut cut = forward_cut(s, norm);
   const int64_t scratch = thread_elements(s, ConvDirection::fwd, norm), parts = cut.parts;
   const bool plain = !e.bias && !e.residual && e.activation == UnaryKind::none;
-  parallel_for(run, s.n * cut.row_blocks * parts, cost_ns(s, s.n * s.oh * s.ow * s.oc), [&](int64_t task, int thread) {
+  parallel_for(run, s.n * cut.row_blocks * parts, cost_ns(s, s.oh * s.ow), [&](int64_t task, int thread) {
     const int64_t rows = task / parts, image = rows / cut.row_blocks;  // of all pictures
     const Range blocks = piece(cut.channel_blocks, parts, task % parts);
     const auto [begin, end] = cut.rows(s, rows % cut.row_blocks);
@@ -291,7 +292,7 @@ void depthwise_bwd_data(const Run& run, const Kernels& kernels, const ConvShape&
                         const Gathering* gathering) {
   const int64_t block_rows = data_rows(s), row_blocks = div_up(s.ih, block_rows), channel_blocks = div_up(s.oc, channel_block(s));
   const int64_t m = s.ocg(), scratch = thread_elements(s, ConvDirection::bwd_data, false);
-  parallel_for(run, s.n * row_blocks, cost_ns(s, s.n * s.ih * s.iw * s.ic), [&](int64_t task, int thread) {
+  parallel_for(run, s.n * row_blocks, cost_ns(s, s.ih * s.iw), [&](int64_t task, int thread) {
     const int64_t image = task / row_blocks, begin = task % row_blocks * block_rows, end = min_of(s.ih, begin + block_rows);
     float* packed = reinterpret_cast<float*>(run.workspace) + thread * scratch;
     float* wide = packed + packed_elements(s);
@@ -324,7 +325,7 @@ void depthwise_bwd_weights(const Run& run, const Kernels& kernels, const ConvSha
   float* workspace = reinterpret_cast<float*>(run.workspace);
   float* sums = parts == 1 ? dw : workspace;  // [part][tap][oc]
   float* thread_scratch = workspace + partial_elements(s);
-  parallel_for(run, parts * channel_blocks, cost_ns(s, s.n * s.oh * s.ow * s.oc), [&](int64_t task, int thread) {
+  parallel_for(run, parts * channel_blocks, cost_ns(s, s.oh * s.ow), [&](int64_t task, int thread) {
     const int64_t part = task / channel_blocks;
     const Channels channels = channels_of(s, task % channel_blocks);
     float* chunk_sum = thread_scratch + thread * scratch;  // packed

@@ -176,9 +176,11 @@ void convolve_columns(const DepthwiseRow& d, const Missing& missing, const float
     fetch_step<np, s>(d, x, y, c);
     convolve_lanes<np, kw, s, false>(d, missing, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr, kLanes);
   }
-  if (c < d.channels)
+  if (c < d.channels) {
+    fetch_step<np, s>(d, x, y, c);
     convolve_lanes<np, kw, s, true>(d, missing, x + c, w, y + c, e, bias ? bias + c : nullptr, residual ? residual + c : nullptr,
                                     (int)(d.channels - c));
+  }
 }
 
 template <int n>
@@ -307,7 +309,10 @@ void weights_columns(const DepthwiseRow& d, const Missing& missing, const float*
     fetch_step<np, s>(d, x, dy, c);
     weights_lanes<np, kw, s, false>(d, missing, x + c, dy + c, dw, kLanes);
   }
-  if (c < d.channels) weights_lanes<np, kw, s, true>(d, missing, x + c, dy + c, dw, (int)(d.channels - c));
+  if (c < d.channels) {
+    fetch_step<np, s>(d, x, dy, c);
+    weights_lanes<np, kw, s, true>(d, missing, x + c, dy + c, dw, (int)(d.channels - c));
+  }
 }
 
 // All columns of a row, like convolve_steps().
