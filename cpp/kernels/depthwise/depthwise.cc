@@ -108,17 +108,7 @@ WL_INLINE void convolve_lanes(const DepthwiseRow& d, const Missing& missing, con
                               const DepthwiseEpilogue* e, const float* bias, const float* residual, int lanes) {
   f32v sum[np] = {};
   for (int64_t r = 0; r < d.rows; ++r, x += d.x_row, w += d.w_row) {
-    if constexpr (kw == 1 || kw == 2) {
-      f32v at[np + kw - 1];
-#pragma GCC unroll 16
-      for (int i = 0; i < np + kw - 1; ++i) at[i] = load_lanes<tail>(x + i * d.x_col, lanes);
-#pragma GCC unroll 2
-      for (int t = 0; t < kw; ++t) {
-        const f32v weight = load(w + t * kLanes);
-#pragma GCC unroll 8
-        for (int j = 0; j < np; ++j) sum[j] = fma(at[j + t], weight, sum[j]);
-      }
-    } else if constexpr (kw > 0) {
+    if constexpr (kw > 0) {
       constexpr int positions = (np - 1) * s + kw;
       const Missing here = opaque(missing);
       f32v weight[kw];
@@ -188,21 +178,22 @@ struct Columns {
   static constexpr int value = n;
 };
 
-// Calls body(Columns<size>, missing, first column) for all columns of a row, its ends among them. Of three taps there are steps of any
-// size, so that they are nearly equal; of others powers of two.
+// Calls body(Columns<size>, missing, first column) for all columns of a row, its ends among them. Of up to three taps there are steps of
+// any size, so that they are nearly equal; of more powers of two. A step that asks for the columns between its own, too, is half as long:
+// so many lines asked for at once would wait for each other.
 template <int kw, int s, class Body>
 WL_INLINE void each_step(const DepthwiseRow& d, Body body) {
-  const int64_t equal = div_up(d.columns, div_up(d.columns, kColumns));
+  const int64_t most = d.y_cold && d.y_step > 1 ? kColumns / 2 : kColumns, equal = div_up(d.columns, div_up(d.columns, most));
   for (int64_t p = 0, size = 0; p < d.columns; p += size) {
-    size = min_of(d.columns - p, kw == 3 ? equal : kColumns);
-    if (kw != 3)
+    size = min_of(d.columns - p, kw <= 3 ? equal : most);
+    if (kw > 3)
       while (size & (size - 1)) size &= size - 1;
     const int64_t first = p * s + d.start, last = first + (size - 1) * s + kw - 1;
     const Missing missing{first < 0 ? -first : 0, last >= d.width ? last - d.width + 1 : 0};
     switch (size) {
 #define WL_STEP(n)                                                               \
   case n:                                                                        \
-    if constexpr (kw == 3 || (n & (n - 1)) == 0) body(Columns<n>{}, missing, p); \
+    if constexpr (kw <= 3 || (n & (n - 1)) == 0) body(Columns<n>{}, missing, p); \
     break;
       WL_STEP(1) WL_STEP(2) WL_STEP(3) WL_STEP(4) WL_STEP(5) WL_STEP(6) WL_STEP(7) WL_STEP(8)
 #undef WL_STEP
@@ -210,8 +201,8 @@ WL_INLINE void each_step(const DepthwiseRow& d, Body body) {
   }
 }
 
-// The same with inside and ends apart: any taps, stride, dilation and padding, or one or two taps, whose chains are short. edge(begin, end)
-// takes columns some of whose taps are outside.
+// The same with inside and ends apart: any taps, stride, dilation and padding. edge(begin, end) takes columns some of whose taps are
+// outside.
 template <class Edge, class Body>
 WL_INLINE void each_apart(const DepthwiseRow& d, Edge edge, Body body) {
   const Interior in = interior(d);
@@ -238,11 +229,10 @@ void convolve_edge(const DepthwiseRow& d, const float* x, const float* w, float*
   }
 }
 
-template <int kw, int s>
 void convolve_apart(const DepthwiseRow& d, const float* x, const float* w, float* y, const DepthwiseEpilogue* e) {
   each_apart(
       d, [&](int64_t begin, int64_t end) { convolve_edge(d, x, w, y, e, begin, end); },
-      [&](auto columns, int64_t p) { convolve_columns<columns.value, kw, s>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p); });
+      [&](auto columns, int64_t p) { convolve_columns<columns.value, 0, 0>(d, {}, x + (p * d.stride + d.start) * d.x_col, w, y, e, p); });
 }
 
 // Taps and stride where there is code of their own for them, else 0. Each end of a row may miss no more positions than that code looks at.
@@ -261,9 +251,9 @@ void convolve_row(const DepthwiseRow& d, const float* x, const float* w, float* 
     case shape(3, 2): return convolve_steps<3, 2>(d, x, w, y, e);
     case shape(5, 1): return convolve_steps<5, 1>(d, x, w, y, e);
     case shape(5, 2): return convolve_steps<5, 2>(d, x, w, y, e);
-    case shape(1, 1): return convolve_apart<1, 1>(d, x, w, y, e);  // with the next, the phases of stride 2 in backward-data
-    case shape(2, 1): return convolve_apart<2, 1>(d, x, w, y, e);
-    default: convolve_apart<0, 0>(d, x, w, y, e);
+    case shape(1, 1): return convolve_steps<1, 1>(d, x, w, y, e);  // with the next, the phases of stride 2 in backward-data
+    case shape(2, 1): return convolve_steps<2, 1>(d, x, w, y, e);
+    default: convolve_apart(d, x, w, y, e);
   }
 }
 
