@@ -86,7 +86,7 @@ class Objective:
         """The inference program with the loss and the outputs whose accuracy is counted."""
         graph, outputs, notes = self.trace(samples, training=False)
         runner = self.net.engine.assemble(graph, n=planned_batch(graph), fetches=["loss", *notes["watched"]], outputs=outputs)
-        runner.extra.update(notes, buffers=runner.new_outputs(runner.n))
+        runner.extra.update(notes, buffers=runner.instance.new_outputs(runner.n))
         return runner
 
     def arrays(self, runner: Runner, samples: Samples, scale: float = 1.0) -> list[NDArray[Any]]:

@@ -196,7 +196,7 @@ def profile_net(net: Module, inputs: Sequence[Any], *, runs: int = 10) -> Profil
         runner = engine.inference(arrays, n, None)
         n = min(n, runner.n)
         converted = [array[:n] for array in engine.convert(runner, arrays)]
-        return _measure(runner, ("forward",), converted, runner.new_outputs(n), n, None, runs=runs)
+        return _measure(runner, ("forward",), converted, runner.instance.new_outputs(n), n, None, runs=runs)
 
 
 def profile_training(trainer: Trainer, x: Any, y: Any, *, runs: int = 10) -> Profile:

@@ -534,7 +534,7 @@ class Trainer:
         return self._finish(runner, layout)
 
     def _finish(self, runner: Runner, layout: Layout) -> Runner:
-        runner.extra.update(buffers=runner.new_outputs(runner.n), guard=_Guard(self, runner.store, self.memory.mark(layout)))
+        runner.extra.update(buffers=runner.instance.new_outputs(runner.n), guard=_Guard(self, runner.store, self.memory.mark(layout)))
         return runner
 
     def _emit_update(self, em: Emitter, layout: Layout, taken: Collection[str]) -> None:

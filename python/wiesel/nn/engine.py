@@ -64,14 +64,11 @@ class Runner:
         self.prepared_version = self.store.weight_version
         return wanted
 
-    def new_outputs(self, n: int) -> list[NDArray[Any]]:
-        return self.instance.new_outputs(n)
-
     def run(
         self, entries: Sequence[str], arrays: Sequence[NDArray[Any]], n: int, scalars: NDArray[np.int64] | None = None
     ) -> dict[str, NDArray[Any]]:
         """One run on at most the planned number of samples; the outputs by name, as new arrays."""
-        found = self.new_outputs(n)
+        found = self.instance.new_outputs(n)
         self.instance.run(self.bits(*entries), arrays, found, n, scalars)
         return {slot.name: array for slot, array in zip(self.compiled.outputs, found, strict=True)}
 
@@ -79,7 +76,7 @@ class Runner:
         """Forward on any number of samples; the bits of each do not depend on how many travel together."""
         if n <= self.n:
             return self.run(("forward",), arrays, n)
-        found = self.new_outputs(n)
+        found = self.instance.new_outputs(n)
         bits = self.bits("forward")
         for start in range(0, n, self.n):
             stop = min(start + self.n, n)
