@@ -198,14 +198,20 @@ void test_verifier() {
 
   // Columns of one matrix do not overlap, although their ranges do.
   ProgramSpec columns = small_net();
-  columns.bytes[0] = 8 * 8 * 4;
+  columns.bytes[0] = 8 * 8 * 4 + 64;
   columns.tensors[t].strides = {8, 1};
-  const int right = columns.tensor({"right", Buffer::arena, 16, {8, 4}, true, DType::f32, {8, 1}});
+  const int right = columns.tensor({"right", Buffer::arena, 0, {8, 4}, true, DType::f32, {8, 1}});
   columns.steps[shift].out = {right};
-  const Status status = load(file_of(columns));
-  CHECK(bool(status), "%s", status.text);
-  columns.tensors[size_t(right)].offset = 12;
-  expect_error(file_of(columns), "overlap");
+  for (const int64_t begin : {0, 24}) {  // the matrix need not begin at a multiple of its rows' length
+    columns.tensors[t].offset = begin;
+    columns.tensors[size_t(right)].offset = begin + 16;
+    const Status status = load(file_of(columns));
+    CHECK(bool(status), "%s", status.text);
+    for (const int64_t off : {-4, 4}) {  // into the columns of the same row, into those of the next
+      columns.tensors[size_t(right)].offset = begin + 16 + off;
+      expect_error(file_of(columns), "overlap");
+    }
+  }
 }
 
 void test_arrays() {

@@ -90,6 +90,20 @@ def channels(x: Tensor, first: int, end: int) -> Tensor:
     return ops.slice(x, [None, None, None, slice(first, end)])
 
 
+@every_isa()
+@pytest.mark.parametrize("width", [16, 24, 40])
+def test_a_part_is_made_of_another_one(isa: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 128, 192 and 320 bytes: offsets in the arena are multiples of 64, not of these."""
+
+    def build(t: Trace) -> dict[str, Tensor]:
+        x = t.input("x", Type((BATCH, 5, 6, width)))
+        y = ops.batch_norm(x, *ops.batch_stats(x), t.param("gamma", Type((width,))), t.param("beta", Type((width,))), frozen=False, eps=0.1)
+        return {"loss": ops.mean(ops.square(channels(ops.concat([y, ops.relu(y)]), 8, width + 8)))}
+
+    graph = trace(build, training=True)
+    same_results(differentiate(graph, list(graph.params)), isa, monkeypatch, 16, tolerance=1e-5)
+
+
 def dense_block(t: Trace) -> Tensor:
     """Each layer reads all before it (Huang et al. 2017): concatenations of concatenations."""
     x = ops.relu(t.input("x", Type((BATCH, 5, 5, 16))))
