@@ -59,10 +59,6 @@ bool same_array(const Tensor& a, const Tensor& b) {
   return a.buffer == b.buffer && (!bound_per_run(a.buffer) || slot_of(a) == slot_of(b));
 }
 
-int64_t begin_of(const Tensor& t) {
-  return bound_per_run(t.buffer) ? slot_offset(t) : t.offset;
-}
-
 // With rows of `pitch` bytes that begin where the tensor does: the first columns of each, all that the tensor touches; more than a row when
 // it is no set of columns.
 int64_t columns(const Tensor& t, int64_t pitch) {
@@ -165,7 +161,7 @@ const char* entry_name(int entry) {
 bool tensor_range(const Tensor& t, int64_t* begin, int64_t* end) {
   const int64_t size = int64_t(dtype_size(t.dtype));
   int64_t last;
-  *begin = begin_of(t);
+  *begin = bound_per_run(t.buffer) ? slot_offset(t) : t.offset;
   return reach(t, 0, &last) && !__builtin_add_overflow(last, 1, &last) && !__builtin_mul_overflow(last, size, &last) &&
          !__builtin_add_overflow(*begin, last, end);
 }
@@ -176,16 +172,15 @@ bool disjoint(const Tensor& a, const Tensor& b) {
   tensor_range(a, &a_begin, &a_end);
   tensor_range(b, &b_begin, &b_end);
   if (a_end <= b_begin || b_end <= a_begin) return true;
-  const Tensor &first = a_begin <= b_begin ? a : b, &second = a_begin <= b_begin ? b : a;
-  const int64_t distance = begin_of(second) - begin_of(first);
+  if (b_begin < a_begin) return disjoint(b, a);
   const Tensor* const both[] = {&a, &b};
   for (const Tensor* t : both)
     for (int d = 0; d < t->rank; ++d) {
       const int64_t pitch = t->strides[d] * int64_t(dtype_size(t->dtype));
       if (t->dims[d] == 1 || pitch <= 0) continue;
-      // The second one's columns are those from `start` on; past the end of a row they would meet the first one's again.
-      const int64_t start = distance % pitch;
-      if (columns(first, pitch) <= start && start + columns(second, pitch) <= pitch) return true;
+      // The columns of b are those from `start` on; past the end of a row they would meet those of a again.
+      const int64_t start = (b_begin - a_begin) % pitch;
+      if (columns(a, pitch) <= start && start + columns(b, pitch) <= pitch) return true;
     }
   return false;
 }
