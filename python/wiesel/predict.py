@@ -43,23 +43,30 @@ _EFFICIENCY = {
 """What a class reaches of the rate of products in cache, where nothing else holds it up. Classes that are not here are bound by bytes."""
 
 _PASSES = {
-    "bn_bwd": 1.6,
-    "bn_apply": 0.9,
-    "sgd_update": 0.52,
-    "sgd_matmul": 0.6,
-    "adam_matmul": 0.6,
-    "unary_bwd": 0.55,
-    "binary": 0.6,
-    "reduce": 1.1,
-    "conv_pack": 1.7,
-    "pool_max": 1.1,
-    "pool_max_bwd": 1.25,
+    "bn_bwd direct": 1.6,
+    "bn_bwd direct, sums given": 0.75,
+    "bn_apply direct": 0.9,
+    "sgd_update direct": 0.52,
+    "sgd_matmul direct": 0.85,
+    "adam_matmul direct": 0.85,
+    "matmul direct": 1.5,
+    "unary_bwd direct": 0.55,
+    "binary direct": 0.6,
+    "reduce direct": 1.1,
+    "conv_pack direct": 1.7,
+    "conv_pack winograd": 1.7,
+    "pool_max direct": 1.1,
+    "pool_max_bwd direct": 1.25,
+    "conv_fwd direct": 1.7,
+    "conv_bwd_data direct": 1.35,
+    "conv_fwd depthwise": 1.8,
+    "conv_bwd_data depthwise": 1.35,
+    "conv_bwd_weights depthwise": 1.7,
 }
-_PASSES_WITH_SUMS = {"bn_bwd": 0.57}
 """How often a class moves its bytes, or as if: gradients of batch normalisation read twice, unless their sums are given; in place, no line
-is fetched to be written."""
+is fetched to be written; convolutions normalise and gather between their sums, and the memory waits meanwhile."""
 _SUMS_AT = 7
-"""The place of given sums among the inputs."""
+"""The place of given sums among the inputs of bn_bwd."""
 
 _BETWEEN = 4.0
 """Between the writing of a step's operands and the step, a run touches so many times their bytes: they lie that far from the core."""
@@ -86,26 +93,35 @@ def predicted_seconds(steps: Iterable[Step], machine: Machine) -> float:
 
 def step_seconds(step: Step, machine: Machine) -> float:
     """Seconds of one step with its ``flops`` and ``bytes``."""
-    passes = _PASSES_WITH_SUMS if len(step["inputs"]) > _SUMS_AT else _PASSES
-    moved = step["bytes"] * passes.get(step["opcode"], 1.0)
+    moved = step["bytes"] * _PASSES.get(_class(step), 1.0)
     memory = moved / machine.bandwidth_of(step["bytes"] * _BETWEEN) if moved else 0.0
     work = max(_arithmetic(step, machine.isa) / machine.products, memory)
     shared = machine.threads > 1 and work * machine.threads > _SHARED_FROM
     return _START + work + _SHARE * shared
 
 
+def _algorithm(step: Step) -> str:
+    """Without the size of Winograd's tiles."""
+    return str(step["algorithm"].rstrip("24"))
+
+
+def _class(step: Step) -> str:
+    sums = step["opcode"] == "bn_bwd" and len(step["inputs"]) > _SUMS_AT
+    return f"{step['opcode']} {_algorithm(step)}{', sums given' if sums else ''}"
+
+
 def _arithmetic(step: Step, isa: str) -> float:
     """Operations as if they ran as products do: those of the direct formula, times what the algorithm makes of them."""
-    opcode, algorithm = step["opcode"], step["algorithm"].rstrip("24")
-    efficiency = _EFFICIENCY.get(f"{opcode} {algorithm}")
+    efficiency = _EFFICIENCY.get(_class(step))
     if efficiency is None:
         return 0.0
-    return float(step["flops"] * _expansion(step, algorithm, isa) / efficiency)
+    return float(step["flops"] * _expansion(step, isa) / efficiency)
 
 
-def _expansion(step: Step, algorithm: str, isa: str) -> float:
+def _expansion(step: Step, isa: str) -> float:
     """What tiles, lanes and transforms make of each operation."""
-    opcode, first, result = step["opcode"], step["inputs"][0]["shape"], step["outputs"][0]["shape"]
+    opcode, algorithm = step["opcode"], _algorithm(step)
+    first, result = step["inputs"][0]["shape"], step["outputs"][0]["shape"]
     weights = opcode == "conv_bwd_weights"
     if algorithm == "winograd":
         tile = int(step["algorithm"][-1])
