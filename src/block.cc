@@ -13,20 +13,35 @@
 namespace wl_py {
 namespace {
 
+struct Kept {
+  std::unique_ptr<Block> block;
+  bool offered = false;  // to the operating system
+};
+
 // The oldest first. Lives until the process ends: arrays may outlive everything else.
-std::vector<std::unique_ptr<Block>>& kept() {
-  static auto* blocks = new std::vector<std::unique_ptr<Block>>;
+std::vector<Kept>& kept() {
+  static auto* blocks = new std::vector<Kept>;
   return *blocks;
+}
+
+// All but the youngest, kMostResident bytes of them.
+void offer_old() {
+#ifdef MADV_FREE
+  size_t younger = 0;
+  for (auto old = kept().rbegin(); old != kept().rend(); ++old) {
+    younger += old->block->bytes;
+    if (younger <= kMostResident || std::exchange(old->offered, true)) continue;
+    madvise(old->block->data, old->block->bytes, MADV_FREE);
+  }
+#endif
 }
 
 void keep(Block* given) {
   std::unique_ptr<Block> block(given);
   if (block->bytes > kMostKept) return;
   while (kept_bytes() > kMostKept - block->bytes) kept().erase(kept().begin());
-#ifdef MADV_FREE
-  madvise(block->data, block->bytes, MADV_FREE);
-#endif
-  kept().push_back(std::move(block));
+  kept().push_back({std::move(block)});
+  offer_old();
 }
 
 }  // namespace
@@ -45,16 +60,16 @@ Block::~Block() {
 
 BlockPtr kept_block(size_t bytes) {
   auto& blocks = kept();
-  const auto last = std::find_if(blocks.rbegin(), blocks.rend(), [&](const auto& block) { return block->bytes == bytes; });
+  const auto last = std::find_if(blocks.rbegin(), blocks.rend(), [&](const Kept& old) { return old.block->bytes == bytes; });
   if (last == blocks.rend()) return BlockPtr(new Block(int64_t(bytes)), keep);
-  Block* const block = last->release();
+  Block* const block = last->block.release();
   blocks.erase(std::next(last).base());
   return BlockPtr(block, keep);
 }
 
 size_t kept_bytes() {
   size_t bytes = 0;
-  for (const auto& block : kept()) bytes += block->bytes;
+  for (const Kept& old : kept()) bytes += old.block->bytes;
   return bytes;
 }
 

@@ -23,9 +23,10 @@ using BlockPtr = std::shared_ptr<Block>;
 
 // A block that holds whatever an earlier one of its size has left. When nobody has it any more it is kept for the next, up to kMostKept
 // bytes in all, the oldest going first: each page of new memory is a fault, all together as long as the convolution that fills them, or
-// longer. What is kept, the operating system may take when it needs memory. Under the GIL.
+// longer. What is kept beyond kMostResident bytes, the operating system may take when it needs memory; to offer it costs up to half a
+// millisecond, so the youngest are not. Under the GIL.
 BlockPtr kept_block(size_t bytes);
-constexpr size_t kMostKept = size_t(256) << 20;
+constexpr size_t kMostKept = size_t(256) << 20, kMostResident = size_t(64) << 20;
 size_t kept_bytes();
 void drop_kept();
 

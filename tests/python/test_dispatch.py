@@ -1,6 +1,8 @@
 """Ops on arrays: conversion of inputs, symbolic mode, the cache of programs and its limit."""
 
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,6 +173,27 @@ def test_u01_memory_of_outputs_keeps_to_its_limit():
     assert eager.cache_info()["outputs"] > _core.MOST_KEPT // 2
     small = ops.relu(np.ones(16, np.float32))
     assert small.flags.owndata
+
+
+def offered_to_the_system() -> int:
+    """Bytes of this process that the operating system may take when it needs memory."""
+    rollup = Path("/proc/self/smaps_rollup")
+    text = rollup.read_text() if rollup.exists() else ""
+    found = re.search(r"LazyFree:\s*(\d+) kB", text)
+    if not found:
+        pytest.skip("no LazyFree in /proc/self/smaps_rollup")
+    return int(found[1]) * 1024
+
+
+def test_memory_of_the_youngest_outputs_stays_and_of_the_others_is_offered():
+    before = offered_to_the_system()
+    for rows in range(4):
+        ops.relu(np.ones((256 + rows, 1 << 10), np.float32))  # some megabytes, in all
+    assert offered_to_the_system() == before
+    for rows in range(12):
+        ops.relu(np.ones((256 + rows, 1 << 15), np.float32))
+    kept = eager.cache_info()["outputs"]
+    assert kept // 2 < offered_to_the_system() - before <= kept - (32 << 20)  # one of these at least is among the youngest 64 MB
 
 
 def test_threads_share_the_cache():
