@@ -58,6 +58,7 @@ def test_a_step_takes_the_longer_of_arithmetic_and_bytes() -> None:
     memory = predict.step_seconds(step("conv_bwd_weights", "direct", x, dy, dw, flops=flops, nbytes=1 << 33), MACHINE)
     assert memory == pytest.approx((1 << 33) / MACHINE.copy, rel=1e-3)
     waiting = predict.step_seconds(step("conv_fwd", "direct", *shapes, flops=flops, nbytes=1 << 33), MACHINE)  # between its sums
+    assert waiting == pytest.approx(predict._PASSES["conv_fwd direct"] * memory, rel=1e-3)
     assert waiting > memory
     assert predict.step_seconds(step("unary", "direct", (1,), (1,), flops=1, nbytes=8), MACHINE) < 1e-5
     faster = predict.step_seconds(step("conv_fwd", "winograd4", *shapes, flops=flops, nbytes=1e6), MACHINE)
